@@ -1,0 +1,325 @@
+"""
+The replicated log as columns: one list of commands, and runs that say which term, kind and time they have.
+
+Nothing here loops over entries in Python. Positions are indexes of the paper: the first entry has index 1, and 0 is
+"before the first entry".
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from enum import IntEnum
+from itertools import accumulate
+
+ENTRY_OVERHEAD_BYTES = 8
+"""Added to a command's length wherever bytes are counted, so that empty commands are not free."""
+
+
+class CommittedConflict(AssertionError):
+    """A leader's log differs from ours at or below our commit index: one of us is broken. Never survivable."""
+
+
+class EntryKind(IntEnum):
+    """What an entry is for; the numbers are those on the wire."""
+
+    COMMAND = 0
+    NOOP = 1
+    CONFIGURATION = 2
+
+
+class EntryRun:
+    """
+    Consecutive entries of one term, kind and time. Has no identity: it may be split at any index.
+
+    `encoded` is None until the codec has encoded the run, once; nothing in the core reads it.
+    """
+
+    __slots__ = ("commands", "encoded", "first_index", "kind", "term", "time_ms")
+
+    def __init__(
+        self,
+        first_index: int,
+        term: int,
+        kind: EntryKind,
+        time_ms: int,
+        commands: list[bytes],
+        encoded: bytes | None = None,
+    ) -> None:
+        self.first_index = first_index
+        self.term = term
+        self.kind = kind
+        self.time_ms = time_ms
+        self.commands = commands
+        self.encoded = encoded
+
+    @property
+    def last_index(self) -> int:
+        return self.first_index + len(self.commands) - 1
+
+    def starting_at(self, index: int) -> EntryRun:
+        """The part from `index` on; `self` if that is all of it."""
+        if index <= self.first_index:
+            return self
+        return EntryRun(index, self.term, self.kind, self.time_ms, self.commands[index - self.first_index :])
+
+    def _key(self) -> tuple[object, ...]:
+        return (self.first_index, self.term, self.kind, self.time_ms, self.commands)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EntryRun) and self._key() == other._key()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"EntryRun{self._key()!r}"
+
+
+class LogSlice:
+    """
+    A contiguous part of a log, `[first_index, stop_index)`, as runs. Never changed after it was made.
+
+    An empty slice has no runs and `stop_index == first_index`.
+    """
+
+    __slots__ = ("first_index", "runs", "stop_index")
+
+    def __init__(self, first_index: int, runs: Sequence[EntryRun] = ()) -> None:
+        self.first_index = first_index
+        self.runs = tuple(runs)
+        self.stop_index = self.runs[-1].last_index + 1 if self.runs else first_index
+
+    @property
+    def last_index(self) -> int:
+        """The last entry's index; `first_index - 1` if there is none."""
+        return self.stop_index - 1
+
+    def __len__(self) -> int:
+        return self.stop_index - self.first_index
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LogSlice) and (self.first_index, self.runs) == (other.first_index, other.runs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"LogSlice({self.first_index}, {self.runs!r})"
+
+
+def is_contiguous(entries: LogSlice, prev_log_index: int, prev_log_term: int) -> bool:
+    """True if `entries` follow the previous entry without gap, and terms and times never decrease."""
+    index, term, time_ms = prev_log_index, prev_log_term, 0
+    for run in entries.runs:
+        if run.first_index != index + 1 or not run.commands or run.term < term or run.time_ms < time_ms:
+            return False
+        index, term, time_ms = run.last_index, run.term, run.time_ms
+    return entries.first_index == prev_log_index + 1
+
+
+class _Span:
+    """Where a run of the log begins, and what its entries share."""
+
+    __slots__ = ("first_index", "kind", "term", "time_ms")
+
+    def __init__(self, first_index: int, term: int, kind: EntryKind, time_ms: int) -> None:
+        self.first_index = first_index
+        self.term = term
+        self.kind = kind
+        self.time_ms = time_ms
+
+
+class Log:
+    """
+    The entries after `base_index` (0, or the last index of a snapshot), in memory.
+
+    `durable_index` is the last index known to be on this server's disk; the owner moves it through `made_durable`.
+    """
+
+    def __init__(self, base_index: int = 0, base_term: int = 0) -> None:
+        self.base_index = base_index
+        self.base_term = base_term
+        self.last_index = base_index
+        self.durable_index = base_index
+        self._commands: list[bytes] = []
+        self._spans: list[_Span] = []
+        self._span_firsts: list[int] = []
+        self._cached_slice: tuple[tuple[int, int, int], LogSlice] | None = None
+
+    @property
+    def first_index(self) -> int:
+        """The first index held; `last_index + 1` if the log is empty."""
+        return self.base_index + 1
+
+    @property
+    def last_term(self) -> int:
+        return self._spans[-1].term if self._spans else self.base_term
+
+    @property
+    def last_time_ms(self) -> int:
+        return self._spans[-1].time_ms if self._spans else 0
+
+    def term(self, index: int) -> int | None:
+        """The term of the entry at `index`; None if that entry is not here. 0 at index 0. Cost: one bisect."""
+        if index == self.base_index:
+            return self.base_term
+        if not self.base_index < index <= self.last_index:
+            return None
+        last = self._spans[-1]
+        return last.term if index >= last.first_index else self._span_at(index).term
+
+    def kind(self, index: int) -> EntryKind:
+        """What the entry at `index` is for; it must be here."""
+        return self._span_at(index).kind
+
+    def command(self, index: int) -> bytes:
+        """The bytes of the entry at `index`; it must be here."""
+        assert self.base_index < index <= self.last_index, (self.base_index, index, self.last_index)
+        return self._commands[index - self.base_index - 1]
+
+    def _span_at(self, index: int) -> _Span:
+        return self._spans[bisect_right(self._span_firsts, index) - 1]
+
+    def append(self, term: int, kind: EntryKind, time_ms: int, commands: Sequence[bytes]) -> int:
+        """
+        Add entries behind the last one; answer the first new index.
+
+        A leader's way in. The time never goes back: the last entry's counts if it is later.
+        Cost: list.extend; a new run only if term, kind or time differ from the last entry's.
+        """
+        first_index = self.last_index + 1
+        self._extend(first_index, term, kind, max(time_ms, self.last_time_ms), commands)
+        return first_index
+
+    def _extend(self, first_index: int, term: int, kind: EntryKind, time_ms: int, commands: Sequence[bytes]) -> None:
+        assert first_index == self.last_index + 1, (first_index, self.last_index)
+        assert term >= self.last_term, (term, self.last_term)
+        last = self._spans[-1] if self._spans else None
+        if last is None or last.term != term or last.kind != kind or last.time_ms != time_ms:
+            self._spans.append(_Span(first_index, term, kind, time_ms))
+            self._span_firsts.append(first_index)
+        self._commands.extend(commands)
+        self.last_index += len(commands)
+
+    def extend(self, run: EntryRun) -> None:
+        """Add a run that another server made, which must start right behind the last entry."""
+        self._extend(run.first_index, run.term, run.kind, run.time_ms, run.commands)
+
+    def truncate(self, last_index: int) -> None:
+        """Forget all entries behind `last_index`; what was durable of them no longer counts."""
+        assert self.base_index <= last_index <= self.last_index, (self.base_index, last_index, self.last_index)
+        del self._commands[last_index - self.base_index :]
+        keep = bisect_right(self._span_firsts, last_index)
+        del self._spans[keep:], self._span_firsts[keep:]
+        self.last_index = last_index
+        self.durable_index = min(self.durable_index, last_index)
+        self._cached_slice = None
+
+    def matches(self, index: int, term: int) -> bool:
+        """True if the entry at `index` is here with `term`. Paper §5.3, the consistency check."""
+        return self.term(index) == term
+
+    def first_conflict(self, entries: LogSlice) -> int | None:
+        """
+        The first index at which `entries` differ from this log; None if all of them are here.
+
+        `entries` start at or before `last_index + 1`; an index past our end counts as different. Entries at or below
+        `base_index` are in a snapshot, hence committed, hence equal.
+        Cost: one step per run, here and there; nothing per entry.
+        Source: paper §5.3 (two entries of one index and term are the same); Figure 2, receiver's step 3.
+        """
+        for run in entries.runs:
+            index, stop = max(run.first_index, self.base_index + 1), run.last_index + 1
+            while index < stop:
+                if self.term(index) != run.term:
+                    return index
+                at = bisect_right(self._span_firsts, index)
+                index = self._span_firsts[at] if at < len(self._spans) else self.last_index + 1
+        return None
+
+    def merge(self, entries: LogSlice, commit_index: int) -> int | None:
+        """
+        Make this log hold `entries`; cut it only at the first true conflict. Answer the first index that changed.
+
+        None if every entry was here already: then nothing behind them is touched either.
+
+        :raises CommittedConflict: the difference is at or below `commit_index`.
+        Source: paper, Figure 2, AppendEntries receiver, steps 3 and 4.
+        """
+        conflict = self.first_conflict(entries)
+        if conflict is None:
+            return None
+        if conflict <= commit_index:
+            raise CommittedConflict(
+                f"entry {conflict} has term {self.term(conflict)} here, is committed (commit index {commit_index}), "
+                f"and a leader sent another entry in its place"
+            )
+        if conflict <= self.last_index:
+            self.truncate(conflict - 1)
+        for run in entries.runs:
+            if run.last_index >= conflict:
+                self.extend(run.starting_at(conflict))
+        return conflict
+
+    def conflict_hint(self, prev_log_index: int, prev_log_term: int) -> tuple[int, int]:
+        """
+        (index, term): the last place at or before `prev_log_index` where this log may agree with the sender's.
+
+        It is the last entry whose term is at most `prev_log_term`: no entry of a later term can be in the sender's
+        log there. Used by both sides of a refusal, so that each round skips a whole term. Paper §5.3, last part.
+        """
+        index = min(prev_log_index, self.last_index)
+        while index > self.base_index:
+            span = self._span_at(index)
+            if span.term <= prev_log_term:
+                return index, span.term
+            index = span.first_index - 1
+        return self.base_index, self.base_term
+
+    def slice(self, first_index: int, max_bytes: int) -> LogSlice:
+        """
+        The entries from `first_index` on whose commands sum up to at most `max_bytes`, but at least one if any.
+
+        The same arguments on an unchanged log give the same object, so that it is encoded once for all peers and the
+        disk. Cost: a few C-level passes over the lengths, none over entries in Python.
+        """
+        key = (first_index, self.last_index, max_bytes)
+        if self._cached_slice is None or self._cached_slice[0] != key:
+            stop = self._stop_within(first_index, max_bytes)
+            self._cached_slice = (key, LogSlice(first_index, self.runs(first_index, stop)))
+        return self._cached_slice[1]
+
+    def _stop_within(self, first_index: int, max_bytes: int) -> int:
+        if self.bytes_between(first_index, self.last_index + 1) <= max_bytes:
+            return self.last_index + 1
+        lengths = map(len, self._commands[first_index - self.base_index - 1 :])
+        sizes = list(accumulate(map(ENTRY_OVERHEAD_BYTES.__add__, lengths)))
+        return first_index + max(1, bisect_right(sizes, max_bytes))
+
+    def bytes_between(self, first_index: int, stop_index: int) -> int:
+        """What the entries `[first_index, stop_index)` weigh, `ENTRY_OVERHEAD_BYTES` each included."""
+        start, stop = first_index - self.base_index - 1, stop_index - self.base_index - 1
+        return sum(map(len, self._commands[start:stop])) + ENTRY_OVERHEAD_BYTES * (stop - start)
+
+    def runs(self, first_index: int, stop_index: int) -> list[EntryRun]:
+        """The entries `[first_index, stop_index)`, all of which must be here, as new runs."""
+        assert self.base_index < first_index <= stop_index <= self.last_index + 1, (first_index, stop_index)
+        runs: list[EntryRun] = []
+        at = bisect_right(self._span_firsts, first_index) - 1
+        index = first_index
+        while index < stop_index:
+            span = self._spans[at]
+            at += 1
+            stop = min(stop_index, self._span_firsts[at]) if at < len(self._spans) else stop_index
+            commands = self._commands[index - self.base_index - 1 : stop - self.base_index - 1]
+            runs.append(EntryRun(index, span.term, span.kind, span.time_ms, commands))
+            index = stop
+        return runs
+
+    def made_durable(self, last_index: int, last_term: int) -> None:
+        """
+        The disk now holds the log up to `last_index`, whose entry had `last_term` when the write was begun.
+
+        Entries that were replaced while the write was under way do not count: the term tells them apart.
+        """
+        if self.term(last_index) == last_term:
+            self.durable_index = max(self.durable_index, last_index)

@@ -1,0 +1,88 @@
+"""
+What servers say to each other, one class per RPC of the paper.
+
+A message is never changed after it was sent. It does not say who sent it: that is known from the connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from txraft.core.log import LogSlice
+
+
+@dataclass(slots=True)
+class HardState:
+    """What must be durable before any answer that depends on it: `term`, and the vote in it (None: not voted)."""
+
+    term: int = 0
+    voted_for: str | None = None
+
+
+@dataclass(slots=True)
+class PreVote:
+    """Would you vote for me in `term`? Changes nothing at the receiver. Thesis §9.6."""
+
+    term: int
+    round: int
+    last_log_index: int
+    last_log_term: int
+
+
+@dataclass(slots=True)
+class PreVoteResponse:
+    """`term` is the one asked for if `granted`, else the sender's current term. `round` is the request's."""
+
+    term: int
+    round: int
+    granted: bool
+
+
+@dataclass(slots=True)
+class RequestVote:
+    """Paper, Figure 2."""
+
+    term: int
+    last_log_index: int
+    last_log_term: int
+
+
+@dataclass(slots=True)
+class RequestVoteResponse:
+    """Paper, Figure 2. A refusal may carry a higher term."""
+
+    term: int
+    granted: bool
+
+
+@dataclass(slots=True)
+class AppendEntries:
+    """Paper, Figure 2; a heartbeat if `entries` is empty. `round` counts the leader's confirmation rounds."""
+
+    term: int
+    prev_log_index: int
+    prev_log_term: int
+    leader_commit: int
+    round: int
+    entries: LogSlice
+
+
+@dataclass(slots=True)
+class AppendEntriesResponse:
+    """
+    `match_index`: durable at the sender and proved equal to the leader's log in this term; 0 if nothing is.
+
+    `refused`: the entry before the request's was missing; then `prev_log_index` is the request's, and the logs cannot
+    agree after `hint_index`, at which the sender has term `hint_term`.
+    """
+
+    term: int
+    round: int
+    match_index: int
+    refused: bool = False
+    prev_log_index: int = 0
+    hint_index: int = 0
+    hint_term: int = 0
+
+
+Message = PreVote | PreVoteResponse | RequestVote | RequestVoteResponse | AppendEntries | AppendEntriesResponse

@@ -1,0 +1,101 @@
+"""
+Every exception of txraft. Three kinds, by whose fault it is and what the one who sees it can do.
+
+- `ProtocolError`: the other side of a connection broke the protocol; that connection is closed.
+- `Refusal`: the request was not carried out, or nobody knows; the caller can act on the facts in it.
+- `FatalError`: our own disk or invariant failed; the server stops before it answers anything.
+`ConfigError` is the user's, before anything has started.
+"""
+
+from __future__ import annotations
+
+
+class TxraftError(Exception):
+    """All errors of txraft."""
+
+
+class ConfigError(TxraftError):
+    """A configuration that cannot be used. `where` is `file:line`, or empty when there is none."""
+
+    def __init__(self, problem: str, where: str = "") -> None:
+        super().__init__(f"{where}: {problem}" if where else problem)
+        self.problem = problem
+        self.where = where
+
+
+class ProtocolError(TxraftError):
+    """The other side sent what it must not send; its connection is closed with this as the reason."""
+
+
+class Refusal(TxraftError):
+    """A request that was not carried out, or whose outcome is unknown. Each subclass says whether to retry."""
+
+
+class NotLeader(Refusal):
+    """
+    This server is not the leader; nothing was done, so the request may be repeated elsewhere.
+
+    `leader_id` is None when no leader is known; the addresses are empty when they are not known or not served.
+    """
+
+    def __init__(self, leader_id: str | None, client_address: str = "", admin_address: str = "") -> None:
+        super().__init__(f"not the leader; it is {leader_id}" if leader_id else "not the leader, and none is known")
+        self.leader_id = leader_id
+        self.client_address = client_address
+        self.admin_address = admin_address
+
+
+class OutcomeUnknown(Refusal):
+    """
+    The command is in the log at `index`, but this server can no longer say whether it will be committed.
+
+    Repeat it only if doing it twice does no harm.
+    """
+
+    def __init__(self, index: int, why: str) -> None:
+        super().__init__(f"outcome of entry {index} unknown: {why}")
+        self.index = index
+
+
+class Overloaded(Refusal):
+    """A bound was reached; nothing was done. Repeat later. `bound` names the configuration key."""
+
+    def __init__(self, bound: str, limit: int) -> None:
+        super().__init__(f"overloaded: {bound} = {limit} reached")
+        self.bound = bound
+        self.limit = limit
+
+
+class CommandTooLarge(Refusal):
+    """A command or request above its limit; nothing was done, and repeating it does not help."""
+
+    def __init__(self, size: int, bound: str, limit: int) -> None:
+        super().__init__(f"{size} bytes, but {bound} = {limit}")
+        self.size = size
+        self.bound = bound
+        self.limit = limit
+
+
+class Stopped(Refusal):
+    """This server has not started, is stopping, or has stopped; nothing was done."""
+
+
+class FatalError(TxraftError):
+    """This server cannot keep its promises: it stops, and acknowledges nothing more."""
+
+
+class StorageError(FatalError):
+    """A read, write or sync of our own disk failed, or what is on it cannot be used. Says which file."""
+
+
+class DamagedLog(StorageError):
+    """The log is damaged before its tail. Says file, offset and what can be done."""
+
+    def __init__(self, path: str, offset: int, problem: str, remedy: str) -> None:
+        super().__init__(f"{path}: damaged at offset {offset}: {problem}. {remedy}")
+        self.path = path
+        self.offset = offset
+
+
+class MachineError(FatalError):
+    """The state machine raised, or broke its contract, at the entries named in the message."""
