@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from enum import IntEnum
 from itertools import accumulate
 
+from txraft.core.errors import CommittedConflict
+
 ENTRY_OVERHEAD_BYTES = 8
 """Added to a command's length wherever bytes are counted, so that empty commands are not free."""
-
-
-class CommittedConflict(AssertionError):
-    """A leader's log differs from ours at or below our commit index: one of us is broken. Never survivable."""
 
 
 class EntryKind(IntEnum):
@@ -132,7 +130,8 @@ class Log:
     """
     The entries after `base_index` (0, or the last index of a snapshot), in memory.
 
-    `durable_index` is the last index known to be on this server's disk; the owner moves it through `made_durable`.
+    `written_index` is the last index that was handed to the disk, `durable_index` the last one known to be on it;
+    `take_unwritten` and `made_durable` move them.
     """
 
     def __init__(self, base_index: int = 0, base_term: int = 0) -> None:
@@ -140,6 +139,7 @@ class Log:
         self.base_term = base_term
         self.last_index = base_index
         self.durable_index = base_index
+        self.written_index = base_index
         self._commands: list[bytes] = []
         self._spans: list[_Span] = []
         self._span_firsts: list[int] = []
@@ -212,6 +212,7 @@ class Log:
         del self._spans[keep:], self._span_firsts[keep:]
         self.last_index = last_index
         self.durable_index = min(self.durable_index, last_index)
+        self.written_index = min(self.written_index, last_index)
         self._cached_slice = None
 
     def matches(self, index: int, term: int) -> bool:
@@ -314,6 +315,17 @@ class Log:
             runs.append(EntryRun(index, span.term, span.kind, span.time_ms, commands))
             index = stop
         return runs
+
+    def take_unwritten(self) -> list[EntryRun]:
+        """What the disk has not been given yet, and now is; the same run objects that `slice` gave, if it did."""
+        first_index = self.written_index + 1
+        if first_index > self.last_index:
+            return []
+        self.written_index = self.last_index
+        cached = self._cached_slice[1] if self._cached_slice else None
+        if cached is not None and (cached.first_index, cached.last_index) == (first_index, self.last_index):
+            return list(cached.runs)
+        return self.runs(first_index, self.last_index + 1)
 
     def made_durable(self, last_index: int, last_term: int) -> None:
         """

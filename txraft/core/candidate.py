@@ -1,0 +1,123 @@
+"""A server that asks to be leader: first whether it would win (PreVote), then for votes in a new term."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from txraft.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    PreVote,
+    PreVoteResponse,
+    RequestVote,
+    RequestVoteResponse,
+)
+from txraft.core.quorum import VoteResult, vote_result
+from txraft.core.role import Role
+
+if TYPE_CHECKING:
+    from txraft.core.raft import Raft
+
+
+class _Asking(Role):
+    """What both candidacies share: votes as a set of ids, repeated requests, and an end after a timeout."""
+
+    def __init__(self, raft: Raft) -> None:
+        super().__init__(raft)
+        self.votes: dict[str, bool] = {}
+        self.elapsed_ticks = 0
+        self.timeout_ticks = raft.election_timeout()
+
+    def request(self) -> PreVote | RequestVote:
+        """What to ask of the others."""
+        raise NotImplementedError
+
+    def won(self) -> None:
+        raise NotImplementedError
+
+    def ask(self) -> None:
+        """Ask every voter that has not answered yet."""
+        membership = self.raft.membership
+        for server_id in membership.members:
+            if server_id != self.raft.server_id and membership.is_voter(server_id) and server_id not in self.votes:
+                self.raft.send(server_id, self.request())
+
+    def tick(self) -> None:
+        self.elapsed_ticks += 1
+        if self.elapsed_ticks >= self.timeout_ticks:
+            self.raft.become_pre_candidate()
+        elif self.elapsed_ticks % self.raft.settings.vote_retry_ticks == 0:
+            self.ask()
+
+    def count(self, sender: str, granted: bool) -> None:
+        # An answer that was given stays: a duplicate cannot add to it, nor a late refusal take it away.
+        self.votes.setdefault(sender, granted)
+        result = vote_result(self.raft.membership, self.votes)
+        if result is VoteResult.WON:
+            self.won()
+        elif result is VoteResult.LOST:
+            self.raft.become_follower(self.raft.term, None)
+
+    def on_append_entries(self, sender: str, message: AppendEntries) -> None:
+        """Somebody has been elected in this term."""
+        self.raft.become_follower(message.term, sender)
+        self.raft.step(sender, message)
+
+
+class PreCandidate(_Asking):
+    """Asks whether it would win, so that a server that cannot win raises nobody's term. Thesis §9.6."""
+
+    name: ClassVar[str] = "pre-candidate"
+
+    def begin(self) -> None:
+        self.ask()
+        self.count(self.raft.server_id, granted=True)
+
+    def request(self) -> PreVote:
+        raft = self.raft
+        return PreVote(raft.term + 1, raft.pre_vote_round, raft.log.last_index, raft.log.last_term)
+
+    def won(self) -> None:
+        self.raft.become_candidate()
+
+    def on_pre_vote_response(self, sender: str, message: PreVoteResponse) -> None:
+        if message.round == self.raft.pre_vote_round:
+            self.count(sender, message.granted)
+
+    HANDLERS = {
+        PreVote: Role.on_pre_vote,
+        PreVoteResponse: on_pre_vote_response,
+        RequestVote: Role.on_request_vote,
+        RequestVoteResponse: Role.ignore,
+        AppendEntries: _Asking.on_append_entries,
+        AppendEntriesResponse: Role.ignore,
+    }
+
+
+class Candidate(_Asking):
+    """Paper §5.2. Its own vote counts like any other: once it is durable."""
+
+    name: ClassVar[str] = "candidate"
+
+    def begin(self) -> None:
+        self.ask()
+        self.raft.send(self.raft.server_id, RequestVoteResponse(self.raft.term, granted=True))
+
+    def request(self) -> RequestVote:
+        raft = self.raft
+        return RequestVote(raft.term, raft.log.last_index, raft.log.last_term)
+
+    def won(self) -> None:
+        self.raft.become_leader()
+
+    def on_request_vote_response(self, sender: str, message: RequestVoteResponse) -> None:
+        self.count(sender, message.granted)
+
+    HANDLERS = {
+        PreVote: Role.on_pre_vote,
+        PreVoteResponse: Role.ignore,
+        RequestVote: Role.on_request_vote,
+        RequestVoteResponse: on_request_vote_response,
+        AppendEntries: _Asking.on_append_entries,
+        AppendEntriesResponse: Role.ignore,
+    }

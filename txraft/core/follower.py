@@ -1,0 +1,111 @@
+"""A server that waits for a leader, and repeats what it says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from txraft.core.errors import InvariantBroken
+from txraft.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    PreVote,
+    PreVoteResponse,
+    RequestVote,
+    RequestVoteResponse,
+)
+from txraft.core.role import Role
+
+if TYPE_CHECKING:
+    from txraft.core.raft import Raft
+
+
+class Follower(Role):
+    """Also a passive server and a learner: they take entries and never campaign."""
+
+    name: ClassVar[str] = "follower"
+
+    def __init__(self, raft: Raft, leader_id: str | None) -> None:
+        super().__init__(raft)
+        self.leader_id = leader_id
+        self.elapsed_ticks = 0
+        """Ticks since the leader was heard from, or a vote was given."""
+        self.timeout_ticks = raft.election_timeout()
+        self.proved_index = 0
+        """Up to here this leader has shown our logs to be equal; behind it may be a deposed leader's tail."""
+        self.round = 0
+        """The leader's newest confirmation round."""
+        self._answered_index = 0
+        self._must_answer = False
+
+    def tick(self) -> None:
+        self.elapsed_ticks += 1
+        if self.elapsed_ticks < self.timeout_ticks:
+            return
+        if self.raft.is_voter:
+            self.raft.become_pre_candidate()
+        else:
+            self.restart_timer()
+
+    def restart_timer(self) -> None:
+        self.elapsed_ticks = 0
+        self.timeout_ticks = self.raft.election_timeout()
+
+    def on_append_entries(self, sender: str, message: AppendEntries) -> None:
+        """Paper, Figure 2, AppendEntries receiver."""
+        raft = self.raft
+        if self.leader_id not in (None, sender):
+            raise InvariantBroken(f"two leaders in term {raft.term}: {self.leader_id} and {sender}")
+        self.leader_id = sender
+        self.elapsed_ticks = 0
+        self._note_round(message.round)
+        if not raft.log.matches(message.prev_log_index, message.prev_log_term):
+            self._refuse(sender, message)
+            return
+        changed = raft.merge(message.entries)
+        # Claim only what this message proved: our tail beyond it may be a deposed leader's.
+        proved_index = message.entries.last_index
+        self.proved_index = max(self.proved_index, proved_index)
+        raft.commit_to(min(message.leader_commit, proved_index))
+        # What is new is answered once, when it is durable; all else at once.
+        self._must_answer |= not changed
+
+    def _note_round(self, round_: int) -> None:
+        if round_ > self.round:
+            self.round = round_
+            self._must_answer = True
+
+    def _refuse(self, leader_id: str, message: AppendEntries) -> None:
+        raft = self.raft
+        hint_index, hint_term = raft.log.conflict_hint(message.prev_log_index, message.prev_log_term)
+        answer = AppendEntriesResponse(
+            raft.term,
+            self.round,
+            self._match_index,
+            refused=True,
+            prev_log_index=message.prev_log_index,
+            hint_index=hint_index,
+            hint_term=hint_term,
+        )
+        raft.send(leader_id, answer)
+
+    @property
+    def _match_index(self) -> int:
+        return min(self.proved_index, self.raft.log.durable_index)
+
+    def prepare(self) -> None:
+        """One cumulative answer for all that was received since the last one, or has become durable."""
+        match_index = self._match_index
+        if self.leader_id is None or not (self._must_answer or match_index > self._answered_index):
+            return
+        self._must_answer = False
+        self._answered_index = match_index
+        self.raft.send(self.leader_id, AppendEntriesResponse(self.raft.term, self.round, match_index))
+
+    HANDLERS = {
+        PreVote: Role.on_pre_vote,
+        PreVoteResponse: Role.ignore,
+        RequestVote: Role.on_request_vote,
+        RequestVoteResponse: Role.ignore,
+        AppendEntries: on_append_entries,
+        AppendEntriesResponse: Role.ignore,
+    }

@@ -1,0 +1,167 @@
+"""The server that orders the log: replication, commitment, reads, and giving up when nobody answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from txraft.core.errors import InvalidMessage, InvariantBroken, UncommittedFull
+from txraft.core.log import ENTRY_OVERHEAD_BYTES, EntryKind, LogSlice
+from txraft.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    PreVote,
+    PreVoteResponse,
+    RequestVote,
+    RequestVoteResponse,
+)
+from txraft.core.progress import Progress, ReplicationState
+from txraft.core.quorum import VoteResult, committed_index, vote_result
+from txraft.core.read_index import ReadQueue
+from txraft.core.role import Role
+
+if TYPE_CHECKING:
+    from txraft.core.raft import Raft
+
+
+class Leader(Role):
+    """One leadership of one term."""
+
+    name: ClassVar[str] = "leader"
+
+    def __init__(self, raft: Raft) -> None:
+        super().__init__(raft)
+        self.leader_id = raft.server_id
+        self.reads = ReadQueue()
+        self.uncommitted_bytes = raft.log.bytes_between(raft.commit_index + 1, raft.log.last_index + 1)
+        self.progress = {
+            server_id: Progress(raft.log.last_index + 1)
+            for server_id in raft.membership.members
+            if server_id != raft.server_id
+        }
+        self._check_elapsed_ticks = 0
+        self._heartbeat_elapsed_ticks = 0
+        self._heartbeat_due = True
+
+    def begin(self) -> None:
+        # Nothing of an earlier term may be committed by counting, so commit something of this one (paper §5.4.2, §8).
+        self.raft.append(EntryKind.NOOP, [b""])
+
+    # -- inputs
+
+    def tick(self) -> None:
+        settings = self.raft.settings
+        for progress in self.progress.values():
+            progress.tick(settings.append_retry_ticks)
+        self._heartbeat_elapsed_ticks += 1
+        if self._heartbeat_elapsed_ticks >= settings.heartbeat_ticks:
+            self._heartbeat_elapsed_ticks = 0
+            self._heartbeat_due = True
+        self._check_elapsed_ticks += 1
+        if self._check_elapsed_ticks >= settings.max_election_ticks:
+            self._check_elapsed_ticks = 0
+            self._check_quorum()
+        write_age_ticks = self.raft.write_age_ticks
+        if write_age_ticks is not None and write_age_ticks >= settings.stalled_disk_ticks:
+            self._step_down()
+
+    def _check_quorum(self) -> None:
+        """Step down if no quorum was heard from for an election timeout: it may have another leader. Thesis §6.2."""
+        heard = {self.raft.server_id: True}
+        for server_id, progress in self.progress.items():
+            heard[server_id] = progress.is_active
+            progress.is_active = False
+        if vote_result(self.raft.membership, heard) is not VoteResult.WON:
+            self._step_down()
+
+    def _step_down(self) -> None:
+        self.raft.become_follower(self.raft.term, None)
+
+    def propose(self, commands: Sequence[bytes]) -> int:
+        """See `Raft.propose`. With nothing uncommitted any size is taken, so that no command waits for ever."""
+        size = sum(map(len, commands)) + ENTRY_OVERHEAD_BYTES * len(commands)
+        if self.uncommitted_bytes and self.uncommitted_bytes + size > self.raft.settings.max_uncommitted_bytes:
+            raise UncommittedFull
+        self.uncommitted_bytes += size
+        return self.raft.append(EntryKind.COMMAND, commands)
+
+    def on_append_entries(self, sender: str, message: AppendEntries) -> None:
+        raise InvariantBroken(f"two leaders in term {self.raft.term}: {self.raft.server_id} and {sender}")
+
+    def on_append_entries_response(self, sender: str, message: AppendEntriesResponse) -> None:
+        """Note what the peer has; a peer that is no longer a member is not counted."""
+        progress = self.progress.get(sender)
+        if progress is None:
+            return
+        if message.match_index > self.raft.log.last_index or message.round > self.reads.round:
+            raise InvalidMessage(f"{sender} claims what was never sent: {message}")
+        progress.heard(message.round)
+        if message.refused:
+            agree_index, _ = self.raft.log.conflict_hint(message.hint_index, message.hint_term)
+            progress.refused(message.prev_log_index, agree_index)
+        if progress.matched(message.match_index):
+            self._advance_commit()
+
+    def durable_advanced(self) -> None:
+        self._advance_commit()
+
+    def _advance_commit(self) -> None:
+        """Commit what a quorum has on disk, if it is of this term: what is before it comes with it. Paper §5.4.2."""
+        raft = self.raft
+        index = committed_index(raft.membership, self._match_index)
+        if index > raft.commit_index and raft.log.term(index) == raft.term:
+            self.uncommitted_bytes -= raft.log.bytes_between(raft.commit_index + 1, index + 1)
+            raft.commit_to(index)
+
+    def _match_index(self, server_id: str) -> int:
+        # The leader's own copy counts once it is durable (thesis §10.2.1).
+        return self.raft.log.durable_index if server_id == self.raft.server_id else self.progress[server_id].match_index
+
+    def _confirmed_round(self, server_id: str) -> int:
+        return self.reads.round if server_id == self.raft.server_id else self.progress[server_id].confirmed_round
+
+    # -- output
+
+    def prepare(self) -> None:
+        """Begin a round for waiting reads, and send each peer what it lacks, or a heartbeat if one is due."""
+        raft = self.raft
+        # Until an entry of this term is committed, the commit index may be behind what was answered (thesis §6.4).
+        if raft.log.term(raft.commit_index) == raft.term and self.reads.begin_round(raft.commit_index):
+            self._heartbeat_due = True
+        for server_id, progress in sorted(self.progress.items()):
+            self._replicate(server_id, progress)
+        self._heartbeat_due = False
+        raft.confirmed_reads += self.reads.confirmed(committed_index(raft.membership, self._confirmed_round))
+
+    def _replicate(self, server_id: str, progress: Progress) -> None:
+        has_sent = False
+        while progress.may_send(self.raft.log.last_index, self.raft.settings.max_inflight_bytes):
+            self._send_append(server_id, progress, self._entries_for(progress))
+            has_sent = True
+            if progress.state is ReplicationState.PROBE:
+                return
+        if self._heartbeat_due and not has_sent:
+            self._send_append(server_id, progress, LogSlice(progress.next_index))
+
+    def _entries_for(self, progress: Progress) -> LogSlice:
+        if progress.next_index > self.raft.log.last_index or progress.is_probing_silence:
+            return LogSlice(progress.next_index)
+        return self.raft.log.slice(progress.next_index, self.raft.settings.max_append_bytes)
+
+    def _send_append(self, server_id: str, progress: Progress, entries: LogSlice) -> None:
+        raft = self.raft
+        prev_log_index = entries.first_index - 1
+        prev_log_term = raft.log.term(prev_log_index)
+        assert prev_log_term is not None, (prev_log_index, raft.log.base_index)
+        progress.sent(entries.last_index, raft.log.bytes_between(entries.first_index, entries.stop_index))
+        message = AppendEntries(raft.term, prev_log_index, prev_log_term, raft.commit_index, self.reads.round, entries)
+        raft.send(server_id, message)
+
+    HANDLERS = {
+        PreVote: Role.on_pre_vote,
+        PreVoteResponse: Role.ignore,
+        RequestVote: Role.on_request_vote,
+        RequestVoteResponse: Role.ignore,
+        AppendEntries: on_append_entries,
+        AppendEntriesResponse: on_append_entries_response,
+    }

@@ -1,0 +1,101 @@
+"""
+Who is in the cluster: read from configuration entries of the log, in force when appended, undone by truncation.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """
+    Voters and learners of one configuration, by server id, sorted.
+
+    `outgoing` is empty except in a joint configuration, where it holds the old voters: then every decision needs a
+    majority of `voters` and a majority of `outgoing` (thesis §4.3). Learners are replicated to and never counted.
+    """
+
+    cluster_id: str
+    voters: tuple[str, ...]
+    outgoing: tuple[str, ...] = ()
+    learners: tuple[str, ...] = ()
+
+    @property
+    def halves(self) -> tuple[tuple[str, ...], ...]:
+        """The sets of voters that must each have a majority."""
+        return (self.voters, self.outgoing) if self.outgoing else (self.voters,)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Everybody that the log is replicated to, sorted."""
+        return tuple(sorted({*self.voters, *self.outgoing, *self.learners}))
+
+    def is_voter(self, server_id: str) -> bool:
+        return server_id in self.voters or server_id in self.outgoing
+
+    def encode(self) -> bytes:
+        """The data of a configuration entry: the same bytes on every server for the same membership."""
+        fields = {
+            "cluster_id": self.cluster_id,
+            "voters": sorted(self.voters),
+            "outgoing": sorted(self.outgoing),
+            "learners": sorted(self.learners),
+        }
+        return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Membership:
+        """
+        The membership in a configuration entry's data.
+
+        :raises ValueError: it is not one that `encode` made.
+        """
+        try:
+            fields = json.loads(data)
+            lists = {name: tuple(fields[name]) for name in ("voters", "outgoing", "learners")}
+            membership = cls(fields["cluster_id"], **lists)
+            canonical = membership.encode() == data
+        except (KeyError, TypeError, AttributeError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"not a membership: {error!r}") from error
+        if not canonical:
+            raise ValueError("not a membership in its canonical form")
+        return membership
+
+
+NOBODY = Membership("", ())
+"""In force where no configuration entry is: a passive server. It never campaigns and is not asked."""
+
+
+class MembershipHistory:
+    """Every membership of the log by index, so that truncation undoes what was in force on append."""
+
+    def __init__(self) -> None:
+        self._indexes = [0]
+        self._memberships = [NOBODY]
+
+    @property
+    def current(self) -> Membership:
+        """In force: the newest in the log, committed or not (paper §6)."""
+        return self._memberships[-1]
+
+    @property
+    def current_index(self) -> int:
+        """Index of the entry that holds `current`; 0 if there is none."""
+        return self._indexes[-1]
+
+    def at(self, index: int) -> Membership:
+        """What was in force when `index` was the last entry."""
+        return self._memberships[bisect_right(self._indexes, index) - 1]
+
+    def append(self, index: int, membership: Membership) -> None:
+        assert index > self._indexes[-1], (index, self._indexes[-1])
+        self._indexes.append(index)
+        self._memberships.append(membership)
+
+    def truncate(self, last_index: int) -> None:
+        """Forget the memberships behind `last_index`."""
+        keep = bisect_right(self._indexes, last_index)
+        del self._indexes[keep:], self._memberships[keep:]

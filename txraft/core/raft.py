@@ -1,0 +1,326 @@
+"""
+What all roles share: the one term gate, votes, the log's edges, and `ready`, which says what to do next.
+
+Inputs (`tick`, `step`, `propose`, `request_read`, `persisted`) change memory only. `ready` is asked once for many of
+them and answers with one batch of work. Nothing leaves before the term and vote that it depends on are durable: every
+message goes through `send`, and waits there until they are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from txraft.core.candidate import Candidate, PreCandidate
+from txraft.core.errors import InvalidMessage, InvariantBroken, NotLeading
+from txraft.core.follower import Follower
+from txraft.core.leader import Leader
+from txraft.core.log import EntryKind, Log, LogSlice
+from txraft.core.membership import Membership, MembershipHistory
+from txraft.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    HardState,
+    Message,
+    PreVote,
+    PreVoteResponse,
+    RequestVote,
+    RequestVoteResponse,
+)
+from txraft.core.ready import Persist, Ready
+from txraft.core.role import Role
+from txraft.core.settings import RaftSettings
+
+
+class Raft:
+    """
+    One server. `log` and `hard_state` are what its disk holds.
+
+    `time_ms` is the owner's wall clock, set by it before a turn's inputs; entries are stamped with it.
+    """
+
+    def __init__(
+        self, server_id: str, settings: RaftSettings, rng: random.Random, hard_state: HardState, log: Log
+    ) -> None:
+        if hard_state.term < log.last_term:
+            raise InvariantBroken(f"the log has term {log.last_term}, the stored term is {hard_state.term}")
+        self.server_id = server_id
+        self.settings = settings
+        self.rng = rng
+        self.log = log
+        self.term = hard_state.term
+        self.voted_for = hard_state.voted_for
+        self.commit_index = log.base_index
+        self.applied_index = log.base_index
+        self.time_ms = 0
+        self.memberships = MembershipHistory()
+        self._note_memberships(log.base_index + 1)
+        self.write_age_ticks: int | None = None
+        """Ticks since the outstanding write was handed out; None if there is none."""
+        self.pre_vote_round = 0
+        self.confirmed_reads: list[tuple[int, int]] = []
+        self.dropped_reads: list[int] = []
+        self._durable_state = HardState(hard_state.term, hard_state.voted_for)
+        self._outbox: list[tuple[str, Message]] = []
+        self._waiting: list[tuple[str, Message]] = []
+        self._outstanding: Persist | None = None
+        self.role: Role = Follower(self, None)
+
+    # -- what others ask of it
+
+    @property
+    def leader_id(self) -> str | None:
+        """The leader of the current term, as far as this server knows."""
+        return self.role.leader_id
+
+    @property
+    def membership(self) -> Membership:
+        return self.memberships.current
+
+    @property
+    def hard_state(self) -> HardState:
+        return HardState(self.term, self.voted_for)
+
+    @property
+    def is_voter(self) -> bool:
+        return self.membership.is_voter(self.server_id)
+
+    def leader(self) -> Leader:
+        """
+        The leader's state.
+
+        :raises NotLeading: this server is not the leader.
+        """
+        role = self.role
+        if not isinstance(role, Leader):
+            raise NotLeading
+        return role
+
+    # -- inputs
+
+    def bootstrap(self, membership: Membership) -> None:
+        """Write the first entry of a new cluster: the same on every server of `membership`."""
+        assert self.log.last_index == 0 and self.term <= 1, (self.log.last_index, self.term)
+        self.term = 1
+        self.append(EntryKind.CONFIGURATION, [membership.encode()], term=1, time_ms=0)
+
+    def tick(self) -> None:
+        """One tick has passed; a long pause is one tick, too."""
+        if self.write_age_ticks is not None:
+            self.write_age_ticks += 1
+        self.role.tick()
+
+    def step(self, sender: str, message: Message) -> None:
+        """
+        Take a message that `sender` sent, whatever role it was meant for. The one term gate.
+
+        :raises InvalidMessage: no correct server sends that; nothing has changed.
+        """
+        if message.term > self.term:
+            if self._may_raise_term(message):
+                self.become_follower(message.term, None)
+        elif message.term < self.term and self._is_outdated(sender, message):
+            return
+        if message.term == self.term or isinstance(message, PreVote | PreVoteResponse):
+            self.role.HANDLERS[type(message)](self.role, sender, message)
+
+    def _may_raise_term(self, message: Message) -> bool:
+        """A pre-vote raises no term, and neither does a candidate while the leader is alive (thesis §4.2.3)."""
+        if isinstance(message, RequestVote):
+            return not self.hears_leader()
+        return not isinstance(message, PreVote) and not (isinstance(message, PreVoteResponse) and message.granted)
+
+    def _is_outdated(self, sender: str, message: Message) -> bool:
+        """Deal with a message of an earlier term; False if the role must see it all the same."""
+        if isinstance(message, AppendEntries):
+            # Without this answer a deposed leader, and a cluster of lower term, would never learn of ours.
+            self.send(sender, AppendEntriesResponse(self.term, 0, 0))
+        elif isinstance(message, RequestVote):
+            self.send(sender, RequestVoteResponse(self.term, granted=False))
+        return not isinstance(message, PreVote | PreVoteResponse)
+
+    def propose(self, commands: Sequence[bytes]) -> int:
+        """
+        Append commands to the leader's log; answer the first one's index. All of them or none.
+
+        :raises NotLeading: this server is not the leader.
+        :raises UncommittedFull: too much is waiting to be committed already.
+        """
+        return self.leader().propose(commands)
+
+    def request_read(self, read_id: int) -> None:
+        """
+        Have the leadership confirmed; `read_id` comes back in `Ready.reads` or `Ready.dropped_reads`.
+
+        :raises NotLeading: this server is not the leader.
+        """
+        self.leader().reads.request(read_id)
+
+    def persisted(self) -> None:
+        """The write that the last `Ready.persist` asked for is durable."""
+        write = self._outstanding
+        assert write is not None
+        self._outstanding = None
+        self.write_age_ticks = None
+        if write.hard_state is not None:
+            self._durable_state = write.hard_state
+        self.log.made_durable(write.last_index, write.last_term)
+        self._release_waiting()
+        self.role.durable_advanced()
+
+    def applied(self, index: int) -> None:
+        """The state machine has been given everything up to `index`."""
+        assert self.applied_index <= index <= self.commit_index, (self.applied_index, index, self.commit_index)
+        self.applied_index = index
+
+    def ready(self) -> Ready:
+        """What is to be done now. Each message and each read is handed out once."""
+        self.role.prepare()
+        messages, self._outbox = self._outbox, []
+        reads, self.confirmed_reads = self.confirmed_reads, []
+        dropped_reads, self.dropped_reads = self.dropped_reads, []
+        apply_index = min(self.commit_index, self.log.durable_index)
+        return Ready(messages, self._next_write(), apply_index, reads, dropped_reads)
+
+    # -- for the roles
+
+    def send(self, receiver: str, message: Message) -> None:
+        """Send as soon as the current term and vote are durable."""
+        if self._durable_state == self.hard_state or isinstance(message, PreVote | PreVoteResponse):
+            self._outbox.append((receiver, message))
+        else:
+            self._waiting.append((receiver, message))
+
+    def append(
+        self, kind: EntryKind, commands: Sequence[bytes], term: int | None = None, time_ms: int | None = None
+    ) -> int:
+        """Append to the own log; answer the first new index. A configuration is in force from here on."""
+        first_index = self.log.append(
+            self.term if term is None else term, kind, self.time_ms if time_ms is None else time_ms, commands
+        )
+        if kind is EntryKind.CONFIGURATION:
+            self._note_memberships(first_index)
+        return first_index
+
+    def merge(self, entries: LogSlice) -> bool:
+        """Make the log hold `entries`, memberships with it; False if it did already. See `Log.merge`."""
+        for run in entries.runs:
+            if run.kind is EntryKind.CONFIGURATION:
+                _decode_all(run.commands)
+        changed = self.log.merge(entries, self.commit_index)
+        if changed is None:
+            return False
+        self.memberships.truncate(changed - 1)
+        self._note_memberships(changed)
+        return True
+
+    def _note_memberships(self, first_index: int) -> None:
+        if first_index > self.log.last_index:
+            return
+        for run in self.log.runs(first_index, self.log.last_index + 1):
+            if run.kind is EntryKind.CONFIGURATION:
+                for offset, membership in enumerate(_decode_all(run.commands)):
+                    self.memberships.append(run.first_index + offset, membership)
+
+    def commit_to(self, index: int) -> None:
+        """Raise the commit index to `index`, if that is news."""
+        if index > self.commit_index:
+            if index > self.log.last_index:
+                raise InvariantBroken(f"commit index {index} is behind the log's end {self.log.last_index}")
+            self.commit_index = index
+
+    def election_timeout(self) -> int:
+        """A new random timeout, in ticks. A server on its own has nobody to wait for."""
+        if self.membership.members == (self.server_id,):
+            return 1
+        return self.rng.randint(self.settings.min_election_ticks, self.settings.max_election_ticks)
+
+    def hears_leader(self) -> bool:
+        """True while a leader of this term is alive, as far as this server can tell."""
+        role = self.role
+        if isinstance(role, Follower):
+            return role.leader_id is not None and role.elapsed_ticks < self.settings.min_election_ticks
+        return isinstance(role, Leader)
+
+    def is_up_to_date(self, last_log_index: int, last_log_term: int) -> bool:
+        """Paper §5.4.1: the candidate's log is at least as far as ours, term first."""
+        return (last_log_term, last_log_index) >= (self.log.last_term, self.log.last_index)
+
+    def answer_pre_vote(self, sender: str, message: PreVote) -> None:
+        """Grant if we would vote for it in that term, had it begun. Changes nothing here."""
+        granted = (
+            message.term > self.term
+            and not self.hears_leader()
+            and self.is_up_to_date(message.last_log_index, message.last_log_term)
+        )
+        # The refusal carries our term: a server that is behind must learn of it, or it could never win.
+        self.send(sender, PreVoteResponse(message.term if granted else self.term, message.round, granted))
+
+    def answer_request_vote(self, sender: str, message: RequestVote) -> None:
+        """One vote a term, to a log that is up to date; the same candidate may ask again."""
+        is_free = self.voted_for == sender or (self.voted_for is None and self.leader_id is None)
+        granted = is_free and self.is_up_to_date(message.last_log_index, message.last_log_term)
+        if granted:
+            self.voted_for = sender
+            if isinstance(self.role, Follower):
+                self.role.restart_timer()
+        self.send(sender, RequestVoteResponse(self.term, granted))
+
+    # -- transitions
+
+    def become_follower(self, term: int, leader_id: str | None) -> None:
+        """Follow `leader_id` (None: not known yet) in `term`. A new term has no vote and no unsent words."""
+        assert term >= self.term, (term, self.term)
+        if term > self.term:
+            self.term, self.voted_for = term, None
+            self._waiting.clear()
+        self._become(Follower(self, leader_id))
+
+    def become_pre_candidate(self) -> None:
+        self.pre_vote_round += 1
+        self._become(PreCandidate(self))
+
+    def become_candidate(self) -> None:
+        self.term, self.voted_for = self.term + 1, self.server_id
+        self._waiting.clear()
+        self._become(Candidate(self))
+
+    def become_leader(self) -> None:
+        self._become(Leader(self))
+
+    def _become(self, role: Role) -> None:
+        if isinstance(self.role, Leader):
+            self.dropped_reads += self.role.reads.drop()
+        self.role = role
+        if isinstance(role, PreCandidate | Candidate | Leader):
+            role.begin()
+
+    # -- inside
+
+    def _release_waiting(self) -> None:
+        if self._durable_state != self.hard_state:
+            return
+        released, self._waiting = self._waiting, []
+        for receiver, message in released:
+            if receiver == self.server_id:
+                self.step(receiver, message)
+            else:
+                self._outbox.append((receiver, message))
+
+    def _next_write(self) -> Persist | None:
+        if self._outstanding is not None:
+            return None
+        hard_state = self.hard_state if self.hard_state != self._durable_state else None
+        runs = self.log.take_unwritten()
+        if hard_state is None and not runs:
+            return None
+        self._outstanding = Persist(hard_state, runs, self.log.last_index, self.log.last_term)
+        self.write_age_ticks = 0
+        return self._outstanding
+
+
+def _decode_all(commands: list[bytes]) -> list[Membership]:
+    try:
+        return [Membership.decode(data) for data in commands]
+    except ValueError as error:
+        raise InvalidMessage(str(error)) from error

@@ -1,0 +1,134 @@
+"""What a server says of itself: plain values, for people, the admin port and tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txraft.core.candidate import Candidate, PreCandidate
+from txraft.core.leader import Leader
+from txraft.core.raft import Raft
+from txraft.interfaces import StorageStatus
+
+if TYPE_CHECKING:
+    from txraft.node import RaftNode
+
+
+@attrs.frozen
+class MemberStatus:
+    """
+    One server of the membership. `link` is "this server", "connected", or why not.
+
+    Only a leader knows `match_index` (on that server's disk), `lag` (entries it lacks) and `silent_s` (seconds since it
+    was heard from); they are None elsewhere.
+    """
+
+    server_id: str
+    role: str
+    link: str
+    client_address: str
+    match_index: int | None
+    lag: int | None
+    silent_s: float | None
+
+
+@attrs.frozen
+class NodeStatus:
+    """
+    One moment of one server. `role` is follower, pre-candidate, candidate, leader, passive, stopped or failed.
+
+    Indexes are 0 and members empty before the start. `waiting_for` has a sentence for everything that holds this server
+    up; empty if nothing does.
+    """
+
+    server_id: str
+    cluster_id: str
+    role: str
+    term: int
+    leader_id: str | None
+    last_index: int
+    durable_index: int
+    commit_index: int
+    applied_index: int
+    members: tuple[MemberStatus, ...]
+    storage: StorageStatus
+    waiting_for: tuple[str, ...]
+    failure: str
+
+
+def describe(node: RaftNode) -> NodeStatus:
+    """The status of `node`, in whatever state it is."""
+    raft = node.raft
+    storage = node.storage_status()
+    if raft is None:
+        return NodeStatus(node.settings.server_id, "", "stopped", 0, None, 0, 0, 0, 0, (), storage, (), "")
+    return NodeStatus(
+        server_id=node.settings.server_id,
+        cluster_id=node.identity.cluster_id,
+        role=_role(node, raft),
+        term=raft.term,
+        leader_id=raft.leader_id if node.running else None,
+        last_index=raft.log.last_index,
+        durable_index=raft.log.durable_index,
+        commit_index=raft.commit_index,
+        applied_index=raft.applied_index,
+        members=tuple(_member(node, raft, server_id) for server_id in raft.membership.members),
+        storage=storage,
+        waiting_for=tuple(_waiting_for(node, raft, storage)),
+        failure=str(node.failure) if node.failure else "",
+    )
+
+
+def _role(node: RaftNode, raft: Raft) -> str:
+    if node.failure is not None:
+        return "failed"
+    if not node.running:
+        return "stopped"
+    return raft.role.name if raft.membership.members else "passive"
+
+
+def _member(node: RaftNode, raft: Raft, server_id: str) -> MemberStatus:
+    kind = "voter" if raft.membership.is_voter(server_id) else "learner"
+    if server_id == raft.server_id:
+        return MemberStatus(server_id, kind, "this server", "", raft.log.durable_index, 0, 0.0)
+    link, client_address = node.link(server_id)
+    if not isinstance(raft.role, Leader):
+        return MemberStatus(server_id, kind, link, client_address, None, None, None)
+    progress = raft.role.progress[server_id]
+    lag = raft.log.last_index - progress.match_index
+    silent_s = progress.silent_ticks * node.settings.tick_s
+    return MemberStatus(server_id, kind, link, client_address, progress.match_index, lag, silent_s)
+
+
+def _waiting_for(node: RaftNode, raft: Raft, storage: StorageStatus) -> list[str]:
+    sentences = []
+    if storage.write_seconds is not None:
+        sentences.append(f"the disk: a write is outstanding for {storage.write_seconds:.3f} s")
+    if not raft.membership.members:
+        sentences.append("being added: this server belongs to no cluster")
+    elif isinstance(raft.role, PreCandidate | Candidate):
+        sentences.append(_waiting_for_votes(raft, raft.role))
+    elif raft.leader_id is None:
+        sentences.append("a leader: none is known in this term")
+    if isinstance(raft.role, Leader) and raft.commit_index < raft.log.last_index:
+        sentences += _waiting_for_commit(node, raft, raft.role)
+    if raft.applied_index < min(raft.commit_index, raft.log.durable_index):
+        sentences.append(f"the state machine: entries {raft.applied_index + 1} to {raft.commit_index} are committed")
+    return sentences
+
+
+def _waiting_for_votes(raft: Raft, role: PreCandidate | Candidate) -> str:
+    voters = [server_id for server_id in raft.membership.members if raft.membership.is_voter(server_id)]
+    refused = [server_id for server_id in voters if role.votes.get(server_id) is False]
+    silent = [server_id for server_id in voters if server_id not in role.votes]
+    return f"votes: refused by {', '.join(refused) or 'nobody'}, no answer from {', '.join(silent) or 'nobody'}"
+
+
+def _waiting_for_commit(node: RaftNode, raft: Raft, role: Leader) -> list[str]:
+    return [
+        f"{server_id}: it lacks {raft.log.last_index - progress.match_index} entries and was heard from "
+        f"{progress.silent_ticks * node.settings.tick_s:.2f} s ago"
+        for server_id, progress in sorted(role.progress.items())
+        if progress.match_index < raft.log.last_index
+    ]
