@@ -7,13 +7,14 @@ Twisted command in the environment may load it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
+from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from txraft.core.log import EntryRun
-from txraft.core.messages import HardState
+from txraft.core.messages import HardState, Message
 
 
 class IStateMachine(Interface):
@@ -131,7 +132,7 @@ class ILogStore(Interface):
         @raise txraft.errors.StorageError: it is locked, damaged, unwritable, or another server's.
         """
 
-    def write(hard_state: HardState | None, runs: Sequence[EntryRun]) -> object:
+    def write(hard_state: HardState | None, runs: Sequence[EntryRun]) -> Deferred[None]:
         """
         Make durable, first `hard_state` unless None, then `runs` in one write and one sync.
 
@@ -141,13 +142,10 @@ class ILogStore(Interface):
         @return: a Deferred of None, or of a `StorageError` after which the store must not be used.
         """
 
-    def adopt(cluster_id: str) -> object:
-        """Make a passive server's data directory a part of `cluster_id`. A Deferred of None."""
-
     def status() -> StorageStatus:
         """What the disk is doing now."""
 
-    def close() -> object:
+    def close() -> Deferred[None]:
         """Finish the outstanding write and let go of the data directory. A Deferred of None; never fails."""
 
 
@@ -158,7 +156,7 @@ class ITransport(Interface):
     From one sender they arrive in the order in which they were sent.
     """
 
-    def start(identity: Identity, receive: object) -> None:
+    def start(identity: Identity, receive: Callable[[str, Sequence[Message]], None]) -> None:
         """
         Begin to listen and to connect.
 
@@ -172,7 +170,7 @@ class ITransport(Interface):
     def advertise(addresses: Addresses) -> None:
         """Say these in every handshake from now on."""
 
-    def send(receiver_id: str, message: object) -> None:
+    def send(receiver_id: str, message: Message) -> None:
         """Queue a message for the next `flush`; drop it if there is no link or the link is full."""
 
     def flush() -> None:
@@ -184,5 +182,5 @@ class ITransport(Interface):
     def link_status(server_id: str) -> str:
         """ "connected", or in a few words why not."""
 
-    def stop() -> object:
+    def stop() -> Deferred[None]:
         """Close every link and stop listening. A Deferred of None; never fails."""

@@ -1,115 +1,43 @@
 """
 RaftNode: one server. Gathers a reactor turn's input, carries out each `Ready`, and owns the waiting Deferreds.
 
-Inputs (proposals, reads, messages, ticks, finished writes) change memory only and arm one flush; the flush sends, begins
-the next write, applies and answers. What arrives while a write is outstanding becomes the next batch.
+Inputs (proposals, reads, messages, ticks, finished writes) change memory only and arm one flush; the flush sends,
+begins the next write, applies and answers. What arrives while a write is outstanding becomes the next batch.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txraft.applier import Applier
 from txraft.core.errors import InvalidMessage, NotLeading, UncommittedFull
 from txraft.core.leader import Leader
-from txraft.core.log import EntryKind, EntryRun, Log
+from txraft.core.log import EntryRun, Log
 from txraft.core.membership import Membership
-from txraft.core.messages import Message
+from txraft.core.messages import HardState, Message
 from txraft.core.raft import Raft
 from txraft.core.ready import Persist
-from txraft.core.settings import RaftSettings
 from txraft.errors import (
     CommandTooLarge,
     FatalError,
-    MachineError,
     NotLeader,
-    OutcomeUnknown,
     Overloaded,
     ProtocolError,
     Stopped,
     StorageError,
 )
 from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport, StorageStatus
+from txraft.settings import NodeSettings
 from txraft.status import NodeStatus, describe
-
-MAX_APPLY_CHUNK = 4096
-"""Commands given to the state machine in one call at most; fewer if it turns out to be slow."""
-
-TICKS_PER_HEARTBEAT = 8
-
-
-@attrs.frozen(kw_only=True)
-class NodeSettings:
-    """The keys of raft.conf that a node needs, under their names there: times in ms, sizes in bytes."""
-
-    server_id: str
-    bootstrap: tuple[str, ...] = ()
-    """All servers of a new cluster, this one among them; empty: passive until added."""
-    cluster_id: str = ""
-    min_election_timeout: int = 150
-    max_election_timeout: int = 300
-    heartbeat_rate: int = 80
-    election_rpc_timeout: int = 70
-    heartbeat_rpc_timeout: int = 70
-    max_append_bytes: int = 1 << 20
-    max_inflight_bytes: int = 4 << 20
-    max_uncommitted_bytes: int = 64 << 20
-    max_command_bytes: int = 1 << 20
-    max_pending_reads: int = 10_000
-    apply_slice_ms: int = 10
-    stop_timeout: int = 5000
-
-    @property
-    def tick_s(self) -> float:
-        """Seconds between ticks: a fixed part of a heartbeat, so that every timing is some ticks long."""
-        return self.heartbeat_rate / TICKS_PER_HEARTBEAT / 1000
-
-    def for_core(self) -> RaftSettings:
-        def ticks(ms: int) -> int:
-            return max(1, round(ms / 1000 / self.tick_s))
-
-        return RaftSettings(
-            min_election_ticks=ticks(self.min_election_timeout),
-            max_election_ticks=ticks(self.max_election_timeout),
-            heartbeat_ticks=TICKS_PER_HEARTBEAT,
-            vote_retry_ticks=ticks(self.election_rpc_timeout),
-            append_retry_ticks=ticks(self.heartbeat_rpc_timeout),
-            max_append_bytes=self.max_append_bytes,
-            max_inflight_bytes=self.max_inflight_bytes,
-            max_uncommitted_bytes=self.max_uncommitted_bytes,
-        )
-
-
-class _Proposal:
-    """Commands in the log at `[first_index, stop_index)` with `term`, whose results somebody waits for."""
-
-    __slots__ = ("deferred", "first_index", "is_many", "results", "stop_index", "term")
-
-    def __init__(self, first_index: int, count: int, term: int, is_many: bool) -> None:
-        self.first_index = first_index
-        self.stop_index = first_index + count
-        self.term = term
-        self.is_many = is_many
-        self.deferred: Deferred[Any] = Deferred()
-        self.results: list[object] = []
-
-
-class _Read:
-    __slots__ = ("deferred", "is_many", "requests")
-
-    def __init__(self, requests: Sequence[bytes], is_many: bool) -> None:
-        self.requests = requests
-        self.is_many = is_many
-        self.deferred: Deferred[Any] = Deferred()
+from txraft.waiters import Proposals, Reads
 
 
 class RaftNode(Service):
@@ -150,14 +78,10 @@ class RaftNode(Service):
         self._accepts = False
         self._is_flush_armed = False
         self._tick_call: IDelayedCall | None = None
-        self._proposals: deque[_Proposal] = deque()
-        self._new_reads: list[_Read] = []
-        self._reads: dict[int, list[_Read]] = {}
-        self._confirmed_reads: deque[tuple[int, list[_Read]]] = deque()
-        self._read_count = 0
-        self._last_read_id = 0
+        self._proposals = Proposals()
+        self._reads = Reads()
+        self._applier = Applier(machine, self._proposals, clock, settings.apply_slice_ms / 1000)
         self._apply_index = 0
-        self._apply_chunk = MAX_APPLY_CHUNK
         self._seen: tuple[object, ...] = ()
         self._seen_leader: Leader | None = None
         self._drained: Deferred[None] | None = None
@@ -248,7 +172,7 @@ class RaftNode(Service):
         self._schedule_tick()
         self._arm_flush()
 
-    def _recover(self, hard_state: Any, runs: Sequence[EntryRun]) -> Raft:
+    def _recover(self, hard_state: HardState, runs: Sequence[EntryRun]) -> Raft:
         log = Log()
         for run in runs:
             log.extend(run)
@@ -293,16 +217,14 @@ class RaftNode(Service):
         return waiting
 
     def _note_drained(self) -> None:
-        is_busy = self._proposals or self._reads or self._new_reads or self._confirmed_reads
-        if self._drained is not None and not is_busy and not self._drained.called:
+        if self._drained is not None and not self._drained.called and not self._proposals and not self._reads.count:
             self._drained.callback(None)
 
     def _close(self) -> Deferred[None]:
         if self._tick_call is not None and self._tick_call.active():
             self._tick_call.cancel()
         self._tick_call = None
-        closing = gatherResults([self._transport.stop(), self._store.close()])
-        return closing.addCallback(lambda _: None)
+        return self._transport.stop().addCallback(lambda _: self._store.close())
 
     # -- inputs: change memory, arm one flush
 
@@ -320,9 +242,7 @@ class RaftNode(Service):
             return fail(self._not_leader())
         except UncommittedFull:
             return fail(Overloaded("max_uncommitted_bytes", self.settings.max_uncommitted_bytes))
-        proposal = _Proposal(first_index, len(commands), raft.term, is_many)
-        self._proposals.append(proposal)
-        return proposal.deferred
+        return self._proposals.add(first_index, len(commands), raft.term, is_many)
 
     def _read(self, requests: Sequence[bytes], is_many: bool) -> Deferred[Any]:
         if not self._accepts or self.raft is None:
@@ -332,13 +252,10 @@ class RaftNode(Service):
         longest = max(map(len, requests))
         if longest > self.settings.max_command_bytes:
             return fail(CommandTooLarge(longest, "max_command_bytes", self.settings.max_command_bytes))
-        if self._read_count + len(requests) > max(self.settings.max_pending_reads, len(requests)):
+        if self._reads.count and self._reads.count + len(requests) > self.settings.max_pending_reads:
             return fail(Overloaded("max_pending_reads", self.settings.max_pending_reads))
-        read = _Read(requests, is_many)
-        self._read_count += len(requests)
-        self._new_reads.append(read)
         self._arm_flush()
-        return read.deferred
+        return self._reads.add(requests, is_many)
 
     def _receive(self, sender: str, messages: Sequence[Message]) -> None:
         if self.raft is None or self.failure is not None:
@@ -399,27 +316,33 @@ class RaftNode(Service):
         if ready.persist is not None:
             self._write(ready.persist)
         for read_id in ready.dropped_reads:
-            self._refuse_reads(self._reads.pop(read_id))
+            self._reads.refuse(read_id, self._not_leader())
         for read_id, index in ready.reads:
-            self._confirmed_reads.append((index, self._reads.pop(read_id)))
+            self._reads.confirm(read_id, index)
         self._apply_index = max(self._apply_index, ready.apply_index)
         self._apply_slice(raft)
 
+    def _apply_slice(self, raft: Raft) -> None:
+        """Apply and answer for at most `apply_slice_ms`; go on in the next turn if there is more."""
+        deadline = self._clock.seconds() + self.settings.apply_slice_ms / 1000
+        self._applier.apply_until(raft, self._apply_index, deadline)
+        self._reads.answer(raft.applied_index, self.machine.query, lambda: self._clock.seconds() >= deadline)
+        if raft.applied_index < self._apply_index or self._reads.can_answer(raft.applied_index):
+            self._arm_flush()
+
     def _request_reads(self, raft: Raft) -> None:
-        if not self._new_reads:
+        read_id = self._reads.take_new()
+        if read_id is None:
             return
-        reads, self._new_reads = self._new_reads, []
-        self._last_read_id += 1
         try:
-            raft.request_read(self._last_read_id)
+            raft.request_read(read_id)
         except NotLeading:
-            self._refuse_reads(reads)
-        else:
-            self._reads[self._last_read_id] = reads
+            self._reads.refuse(read_id, self._not_leader())
 
     def _write(self, persist: Persist) -> None:
-        write: Deferred[None] = self._store.write(persist.hard_state, persist.runs)
-        write.addCallbacks(self._written, lambda failure: self._fail(failure.value))
+        self._store.write(persist.hard_state, persist.runs).addCallbacks(
+            self._written, lambda failure: self._fail(failure.value)
+        )
 
     def _written(self, _: None) -> None:
         if self.raft is None or self.failure is not None:
@@ -431,90 +354,6 @@ class RaftNode(Service):
             return
         self._flush()
 
-    def _apply_slice(self, raft: Raft) -> None:
-        """Apply and answer for at most `apply_slice_ms`; go on in the next turn if there is more."""
-        deadline = self._clock.seconds() + self.settings.apply_slice_ms / 1000
-        while raft.applied_index < self._apply_index:
-            first_index = raft.applied_index + 1
-            stop_index = min(self._apply_index, raft.applied_index + self._apply_chunk) + 1
-            for run in raft.log.runs(first_index, stop_index):
-                self._apply_run(raft, run)
-                if self.failure is not None:
-                    return
-            if self._clock.seconds() >= deadline:
-                break
-        self._answer_reads(raft.applied_index, deadline)
-        is_behind = raft.applied_index < self._apply_index
-        if is_behind or (self._confirmed_reads and self._confirmed_reads[0][0] <= raft.applied_index):
-            self._arm_flush()
-
-    def _apply_run(self, raft: Raft, run: EntryRun) -> None:
-        results: Sequence[object] = ()
-        if run.kind is EntryKind.COMMAND:
-            began = self._clock.seconds()
-            results = self._apply_commands(run)
-            self._adapt_chunk(len(run.commands), self._clock.seconds() - began)
-        raft.applied(run.last_index)
-        self._answer_proposals(run, results)
-
-    def _apply_commands(self, run: EntryRun) -> Sequence[object]:
-        entries = f"entry {run.first_index}"
-        if len(run.commands) > 1:
-            entries = f"entries {run.first_index} to {run.last_index}"
-        try:
-            results: Sequence[object] = self.machine.apply(run.first_index, run.commands, run.time_ms)
-        except Exception as error:
-            raise MachineError(f"the state machine raised {error!r} at {entries}") from error
-        if len(results) != len(run.commands):
-            raise MachineError(f"the state machine gave {len(results)} results for {entries}")
-        return results
-
-    def _adapt_chunk(self, count: int, seconds: float) -> None:
-        slice_s = self.settings.apply_slice_ms / 1000
-        if seconds > slice_s:
-            self._apply_chunk = max(1, min(count, self._apply_chunk) // 2)
-        elif seconds < slice_s / 4 and count == self._apply_chunk:
-            self._apply_chunk = min(MAX_APPLY_CHUNK, self._apply_chunk * 2)
-
-    def _answer_proposals(self, run: EntryRun, results: Sequence[object]) -> None:
-        proposals = self._proposals
-        while proposals and proposals[0].first_index <= run.last_index:
-            proposal = proposals[0]
-            if proposal.term != run.term:
-                proposals.popleft()
-                proposal.deferred.errback(OutcomeUnknown(proposal.first_index, "another entry took its place"))
-                continue
-            start = max(proposal.first_index, run.first_index) - run.first_index
-            proposal.results += results[start : proposal.stop_index - run.first_index]
-            if proposal.stop_index > run.last_index + 1:
-                return
-            proposals.popleft()
-            proposal.deferred.callback(proposal.results if proposal.is_many else proposal.results[0])
-
-    def _answer_reads(self, applied_index: int, deadline: float) -> None:
-        while self._confirmed_reads and self._confirmed_reads[0][0] <= applied_index:
-            _, reads = self._confirmed_reads.popleft()
-            for at, read in enumerate(reads):
-                self._answer_read(read)
-                if self._clock.seconds() >= deadline and at + 1 < len(reads):
-                    self._confirmed_reads.appendleft((applied_index, reads[at + 1 :]))
-                    return
-
-    def _answer_read(self, read: _Read) -> None:
-        self._read_count -= len(read.requests)
-        answers: list[object] = []
-        for request in read.requests:
-            try:
-                answers.append(self.machine.query(request))
-            except Exception as error:
-                answers.append(error)
-        if read.is_many:
-            read.deferred.callback(answers)
-        elif isinstance(answers[0], Exception):
-            read.deferred.errback(answers[0])
-        else:
-            read.deferred.callback(answers[0])
-
     # -- changes and ends
 
     def _note_changes(self, raft: Raft) -> None:
@@ -522,7 +361,7 @@ class RaftNode(Service):
         seen = (raft.role.name, raft.term, raft.leader_id, raft.memberships.current_index)
         if self._seen_leader is not None and raft.role is not self._seen_leader:
             self._seen_leader = None
-            self._end_proposals("the leadership ended before it was committed", raft.commit_index)
+            self._proposals.end("the leadership ended before it was committed", raft.commit_index)
         if isinstance(raft.role, Leader):
             self._seen_leader = raft.role
         if seen == self._seen:
@@ -548,28 +387,9 @@ class RaftNode(Service):
     def _stopped(self) -> Stopped:
         return Stopped(f"this server has stopped: {self.failure}" if self.failure else "this server is not running")
 
-    def _refuse_reads(self, reads: Sequence[_Read], error: Exception | None = None) -> None:
-        for read in reads:
-            self._read_count -= len(read.requests)
-            read.deferred.errback(error or self._not_leader())
-
-    def _end_proposals(self, why: str, commit_index: int) -> None:
-        """Fail what waits for an entry behind `commit_index`; what is committed will be applied and answered."""
-        kept: deque[_Proposal] = deque()
-        ended = []
-        for proposal in self._proposals:
-            (kept if proposal.stop_index - 1 <= commit_index else ended).append(proposal)
-        self._proposals = kept
-        for proposal in ended:
-            proposal.deferred.errback(OutcomeUnknown(proposal.first_index, why))
-
     def _end_all(self, why: str) -> None:
-        self._end_proposals(why, 0)
-        reads = self._new_reads + [read for batch in self._reads.values() for read in batch]
-        reads += [read for _, batch in self._confirmed_reads for read in batch]
-        self._new_reads, self._reads = [], {}
-        self._confirmed_reads.clear()
-        self._refuse_reads(reads, self._stopped())
+        self._proposals.end(why, commit_index=0)
+        self._reads.refuse_all(self._stopped())
 
     def _fail(self, error: BaseException) -> None:
         """Stop for good: nothing more is written, sent, applied or acknowledged."""
@@ -579,6 +399,7 @@ class RaftNode(Service):
         self._accepts = False
         self._log.failure("this server stops: {why}", Failure(error), why=str(self.failure))
         self._end_all(str(self.failure))
-        self._close().addCallback(lambda _: self._failed.callback(self.failure))  # type: ignore[arg-type]
+        failure = self.failure
+        self._close().addCallback(lambda _: self._failed.callback(failure))
         if self._drained is not None and not self._drained.called:
             self._drained.callback(None)

@@ -55,12 +55,13 @@ class Raft:
         self.time_ms = 0
         self.memberships = MembershipHistory()
         self._note_memberships(log.base_index + 1)
+        self.durable_state = HardState(hard_state.term, hard_state.voted_for)
+        """Term and vote as they are on disk."""
         self.write_age_ticks: int | None = None
         """Ticks since the outstanding write was handed out; None if there is none."""
         self.pre_vote_round = 0
         self.confirmed_reads: list[tuple[int, int]] = []
         self.dropped_reads: list[int] = []
-        self._durable_state = HardState(hard_state.term, hard_state.voted_for)
         self._outbox: list[tuple[str, Message]] = []
         self._waiting: list[tuple[str, Message]] = []
         self._outstanding: Persist | None = None
@@ -163,7 +164,7 @@ class Raft:
         self._outstanding = None
         self.write_age_ticks = None
         if write.hard_state is not None:
-            self._durable_state = write.hard_state
+            self.durable_state = write.hard_state
         self.log.made_durable(write.last_index, write.last_term)
         self._release_waiting()
         self.role.durable_advanced()
@@ -186,7 +187,7 @@ class Raft:
 
     def send(self, receiver: str, message: Message) -> None:
         """Send as soon as the current term and vote are durable."""
-        if self._durable_state == self.hard_state or isinstance(message, PreVote | PreVoteResponse):
+        if self.durable_state == self.hard_state or isinstance(message, PreVote | PreVoteResponse):
             self._outbox.append((receiver, message))
         else:
             self._waiting.append((receiver, message))
@@ -298,7 +299,7 @@ class Raft:
     # -- inside
 
     def _release_waiting(self) -> None:
-        if self._durable_state != self.hard_state:
+        if self.durable_state != self.hard_state:
             return
         released, self._waiting = self._waiting, []
         for receiver, message in released:
@@ -310,7 +311,7 @@ class Raft:
     def _next_write(self) -> Persist | None:
         if self._outstanding is not None:
             return None
-        hard_state = self.hard_state if self.hard_state != self._durable_state else None
+        hard_state = self.hard_state if self.hard_state != self.durable_state else None
         runs = self.log.take_unwritten()
         if hard_state is None and not runs:
             return None

@@ -1,0 +1,63 @@
+"""Gives committed entries to the state machine, in slices of time, so that heartbeats are never late because of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.interfaces import IReactorTime
+
+from txraft.core.log import EntryKind, EntryRun
+from txraft.core.raft import Raft
+from txraft.errors import MachineError
+from txraft.interfaces import IStateMachine
+from txraft.waiters import Proposals
+
+MAX_CHUNK = 4096
+"""Commands given to the state machine in one call at most; fewer while it turns out to be slow."""
+
+
+class Applier:
+    """
+    One state machine. A slice is at most `slice_s` seconds and one chunk long; the chunk adapts to the machine.
+
+    :raises MachineError: from `apply_until`; the machine raised, or broke its contract, at the entries it names.
+    """
+
+    def __init__(self, machine: IStateMachine, proposals: Proposals, clock: IReactorTime, slice_s: float) -> None:
+        self._machine = machine
+        self._proposals = proposals
+        self._clock = clock
+        self._slice_s = slice_s
+        self._chunk = MAX_CHUNK
+
+    def apply_until(self, raft: Raft, index: int, deadline: float) -> None:
+        """Apply and answer committed entries up to `index`, until `deadline` (clock seconds), but at least one run."""
+        while raft.applied_index < index:
+            stop_index = min(index, raft.applied_index + self._chunk) + 1
+            for run in raft.log.runs(raft.applied_index + 1, stop_index):
+                results = self._apply(run) if run.kind is EntryKind.COMMAND else ()
+                raft.applied(run.last_index)
+                if results:
+                    self._proposals.answer(run, results)
+                if self._clock.seconds() >= deadline:
+                    return
+
+    def _apply(self, run: EntryRun) -> Sequence[object]:
+        began = self._clock.seconds()
+        entries = f"entry {run.first_index}"
+        if len(run.commands) > 1:
+            entries = f"entries {run.first_index} to {run.last_index}"
+        try:
+            results: Sequence[object] = self._machine.apply(run.first_index, run.commands, run.time_ms)
+        except Exception as error:
+            raise MachineError(f"the state machine raised {error!r} at {entries}") from error
+        if not isinstance(results, Sequence) or len(results) != len(run.commands):
+            raise MachineError(f"the state machine did not give one result for each command at {entries}")
+        self._adapt(len(run.commands), self._clock.seconds() - began)
+        return results
+
+    def _adapt(self, count: int, seconds: float) -> None:
+        if seconds > self._slice_s:
+            self._chunk = max(1, min(count, self._chunk) // 2)
+        elif seconds < self._slice_s / 4 and count == self._chunk:
+            self._chunk = min(MAX_CHUNK, self._chunk * 2)

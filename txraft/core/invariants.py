@@ -1,0 +1,147 @@
+"""
+The paper's Figure 3 as code, and what each server must hold by itself. Run by the simulation after every event.
+
+A violation raises `InvariantBroken`, with the numbers. The checks are incremental: their cost follows what has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from txraft.core.errors import InvariantBroken
+from txraft.core.leader import Leader
+from txraft.core.quorum import committed_index
+from txraft.core.raft import Raft
+
+
+def require(holds: bool, what: str, *facts: object) -> None:
+    """:raises InvariantBroken: it does not hold."""
+    if not holds:
+        raise InvariantBroken(f"{what}: {facts}")
+
+
+def check_server(raft: Raft) -> None:
+    """What one server must hold at any time, whatever the others do."""
+    log, name = raft.log, raft.server_id
+    require(raft.applied_index <= raft.commit_index <= log.last_index, "applied <= commit <= last", name)
+    require(log.durable_index <= log.written_index <= log.last_index, "durable <= written <= last", name)
+    require(raft.applied_index <= log.durable_index, "applied is durable", name, raft.applied_index, log.durable_index)
+    require(log.last_term <= raft.term, "no entry is of a later term", name, log.last_term, raft.term)
+    if isinstance(raft.role, Leader):
+        for server_id, progress in raft.role.progress.items():
+            require(progress.match_index < progress.next_index, "match < next", name, server_id)
+            require(progress.match_index <= log.last_index, "match <= last", name, server_id)
+        require(raft.role.uncommitted_bytes >= 0, "uncommitted bytes are counted", name, raft.role.uncommitted_bytes)
+
+
+class _Seen:
+    """What was checked of one server; `terms[i]` is its log's term at index i."""
+
+    def __init__(self) -> None:
+        self.terms: list[int] = [0]
+        self.term = 0
+        self.commit_index = 0
+        self.votes: dict[int, str] = {}
+        self.raft: Raft | None = None
+        self.role: object = None
+        self.durable_term = 0
+
+
+class ClusterInvariants:
+    """
+    Remembers a whole run. Give it every server after each event; a crashed one as the object it was.
+
+    Checks Election Safety, Leader Append-Only, Log Matching, Leader Completeness, State Machine Safety (of what is
+    committed), one vote a term across restarts, that nothing goes back, that what is committed is durable on a quorum,
+    and that no leader believes a server to hold more than it does.
+    """
+
+    def __init__(self) -> None:
+        self._leaders: dict[int, str] = {}
+        self._entries: dict[tuple[int, int], tuple[int, int, bytes]] = {}
+        self._committed: list[int] = [0]
+        self._seen: dict[str, _Seen] = {}
+
+    def check(self, rafts: Mapping[str, Raft]) -> None:
+        """:raises InvariantBroken: with the invariant's name and the numbers."""
+        for server_id, raft in rafts.items():
+            seen = self._seen.setdefault(server_id, _Seen())
+            check_server(raft)
+            self._check_restart(seen, raft)
+            self._check_votes(seen, raft)
+            self._check_log(seen, raft)
+        for raft in rafts.values():
+            self._check_leader(self._seen[raft.server_id], raft)
+            self._check_commit(self._seen[raft.server_id], raft, rafts)
+
+    def _check_restart(self, seen: _Seen, raft: Raft) -> None:
+        """A term that was durable never goes back, nor does one in memory while the server runs."""
+        if seen.raft is not raft:
+            seen.raft, seen.commit_index, seen.role, seen.term = raft, 0, None, 0
+        require(raft.term >= seen.term, "the term goes back", raft.server_id, raft.term, seen.term)
+        durable_term = raft.durable_state.term
+        require(durable_term >= seen.durable_term, "the durable term goes back", raft.server_id, durable_term)
+        seen.term, seen.durable_term = raft.term, durable_term
+
+    def _check_votes(self, seen: _Seen, raft: Raft) -> None:
+        """A vote that was made durable is the only one of its term, also after a restart."""
+        durable = raft.durable_state
+        if durable.voted_for is not None:
+            before = seen.votes.setdefault(durable.term, durable.voted_for)
+            require(before == durable.voted_for, "two votes in one term", raft.server_id, durable, before)
+
+    def _check_log(self, seen: _Seen, raft: Raft) -> None:
+        log = raft.log
+        index = min(log.last_index, len(seen.terms) - 1)
+        while index and log.term(index) != seen.terms[index]:
+            index -= 1
+        is_leading = isinstance(raft.role, Leader) and seen.role is raft.role
+        require(not is_leading or index == len(seen.terms) - 1, "Leader Append-Only", raft.server_id, index)
+        del seen.terms[index + 1 :]
+        for at in range(index + 1, log.last_index + 1):
+            term = log.term(at)
+            assert term is not None
+            entry = (seen.terms[at - 1], int(log.kind(at)), log.command(at))
+            require(self._entries.setdefault((at, term), entry) == entry, "Log Matching", raft.server_id, at, term)
+            seen.terms.append(term)
+
+    def _check_leader(self, seen: _Seen, raft: Raft) -> None:
+        if not isinstance(raft.role, Leader):
+            seen.role = None
+            return
+        if seen.role is raft.role:
+            return
+        seen.role = raft.role
+        elected = self._leaders.setdefault(raft.term, raft.server_id)
+        require(elected == raft.server_id, "Election Safety", raft.term, elected, raft.server_id)
+        count = len(self._committed)
+        require(seen.terms[:count] == self._committed, "Leader Completeness", raft.server_id, raft.term)
+
+    def _check_commit(self, seen: _Seen, raft: Raft, rafts: Mapping[str, Raft]) -> None:
+        require(raft.commit_index >= seen.commit_index, "the commit index goes back", raft.server_id)
+        seen.commit_index = raft.commit_index
+        for index in range(len(self._committed), raft.commit_index + 1):
+            self._committed.append(seen.terms[index])
+            self._check_durable_quorum(raft, index, rafts)
+        known = self._committed[raft.commit_index]
+        require(seen.terms[raft.commit_index] == known, "State Machine Safety", raft.server_id, raft.commit_index)
+        if isinstance(raft.role, Leader):
+            for server_id, progress in raft.role.progress.items():
+                held = self._holds(rafts.get(server_id), progress.match_index, seen)
+                require(held, "match is ahead of the truth", raft.server_id, server_id, progress.match_index)
+
+    @staticmethod
+    def _holds(peer: Raft | None, index: int, leader: _Seen) -> bool:
+        """A leader that was deposed without knowing it may believe what has been replaced since."""
+        if peer is None or index == 0 or peer.term > leader.term:
+            return True
+        return peer.log.durable_index >= index and peer.log.term(index) == leader.terms[index]
+
+    def _check_durable_quorum(self, raft: Raft, index: int, rafts: Mapping[str, Raft]) -> None:
+        def durable(server_id: str) -> int:
+            peer = rafts.get(server_id)
+            is_same = peer is not None and peer.log.durable_index >= index
+            return index if is_same and peer is not None and peer.log.term(index) == raft.log.term(index) else 0
+
+        reached = committed_index(raft.memberships.at(index), durable)
+        require(reached >= index, "committed without a durable quorum", raft.server_id, index)

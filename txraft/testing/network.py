@@ -1,0 +1,144 @@
+"""A network in memory that loses, repeats, reorders and delays, and whose every direction can be cut."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from txraft.codec import decode_message, encode_message
+from txraft.core.messages import Message
+from txraft.errors import ProtocolError
+from txraft.interfaces import Addresses, Identity, ITransport
+from txraft.testing.clock import SimulatedClock
+
+Receive = Callable[[str, Sequence[Message]], None]
+
+
+@attrs.define
+class NetworkFaults:
+    """Probabilities per frame, and the delay's range in seconds. The default is a good network."""
+
+    drop: float = 0.0
+    duplicate: float = 0.0
+    min_delay_s: float = 0.0002
+    max_delay_s: float = 0.001
+    reorders: bool = False
+    """Frames of one direction may overtake each other; a TCP connection never does that."""
+
+
+class Network:
+    """
+    All links of a cluster. Messages pass through the real codec: what arrives is never the object that was sent.
+
+    `frames` counts what was handed to the network, by (sender, receiver, message class name).
+    """
+
+    def __init__(self, clock: SimulatedClock, rng: random.Random) -> None:
+        self.faults = NetworkFaults()
+        self.frames: dict[tuple[str, str, str], int] = {}
+        self._clock = clock
+        self._rng = rng
+        self._cut: set[tuple[str, str]] = set()
+        self._receivers: dict[str, tuple[object, Receive]] = {}
+        self._addresses: dict[str, Addresses] = {}
+        self._arrival: dict[tuple[str, str], float] = {}
+
+    def transport(self, server_id: str) -> SimulatedTransport:
+        """A new transport for a server; an older one of the same server is dead from its start on."""
+        return SimulatedTransport(self, server_id)
+
+    def cut(self, sender: str, receiver: str) -> None:
+        """Lose everything in this one direction, also what is under way."""
+        self._cut.add((sender, receiver))
+
+    def heal(self) -> None:
+        """Undo every cut."""
+        self._cut.clear()
+
+    def partition(self, *groups: Sequence[str]) -> None:
+        """Cut both directions between servers of different groups. Cuts that were there stay."""
+        for one in groups:
+            for other in groups:
+                if one is not other:
+                    self._cut.update((a, b) for a in one for b in other)
+
+    def is_cut(self, sender: str, receiver: str) -> bool:
+        return (sender, receiver) in self._cut
+
+    def attach(self, server_id: str, owner: object, receive: Receive) -> None:
+        self._receivers[server_id] = (owner, receive)
+
+    def detach(self, server_id: str, owner: object) -> None:
+        if self._receivers.get(server_id, (None,))[0] is owner:
+            del self._receivers[server_id]
+
+    def advertise(self, server_id: str, addresses: Addresses) -> None:
+        self._addresses[server_id] = addresses
+
+    def addresses(self, server_id: str) -> Addresses:
+        return self._addresses.get(server_id, Addresses())
+
+    def carry(self, sender: str, receiver: str, payload: bytes) -> None:
+        """Send one frame, subject to the faults."""
+        faults, rng = self.faults, self._rng
+        if rng.random() < faults.drop:
+            return
+        copies = 2 if rng.random() < faults.duplicate else 1
+        for _ in range(copies):
+            arrival = self._clock.now + rng.uniform(faults.min_delay_s, faults.max_delay_s)
+            if not faults.reorders:
+                arrival = self._arrival[sender, receiver] = max(arrival, self._arrival.get((sender, receiver), 0.0))
+            self._clock.callLater(arrival - self._clock.now, self._deliver, sender, receiver, payload)
+
+    def _deliver(self, sender: str, receiver: str, payload: bytes) -> None:
+        attached = self._receivers.get(receiver)
+        if attached is not None and not self.is_cut(sender, receiver):
+            try:
+                attached[1](sender, [decode_message(payload)])
+            except ProtocolError as error:
+                raise AssertionError(f"{receiver} refused what {sender} sent: {error}") from error
+
+
+@implementer(ITransport)
+class SimulatedTransport:
+    """One server's end of a `Network`."""
+
+    def __init__(self, network: Network, server_id: str) -> None:
+        self._network = network
+        self._server_id = server_id
+        self._peers: frozenset[str] = frozenset()
+        self._queued: list[tuple[str, bytes]] = []
+
+    def start(self, identity: Identity, receive: Receive) -> None:
+        self._network.attach(self._server_id, self, receive)
+
+    def set_peers(self, server_ids: Sequence[str]) -> None:
+        self._peers = frozenset(server_ids)
+
+    def advertise(self, addresses: Addresses) -> None:
+        self._network.advertise(self._server_id, addresses)
+
+    def send(self, receiver_id: str, message: Message) -> None:
+        if receiver_id in self._peers:
+            key = (self._server_id, receiver_id, type(message).__name__)
+            self._network.frames[key] = self._network.frames.get(key, 0) + 1
+            self._queued.append((receiver_id, encode_message(message)))
+
+    def flush(self) -> None:
+        queued, self._queued = self._queued, []
+        for receiver_id, payload in queued:
+            self._network.carry(self._server_id, receiver_id, payload)
+
+    def addresses(self, server_id: str) -> Addresses:
+        return self._network.addresses(server_id)
+
+    def link_status(self, server_id: str) -> str:
+        return "cut" if self._network.is_cut(self._server_id, server_id) else "connected"
+
+    def stop(self) -> Deferred[None]:
+        self._network.detach(self._server_id, self)
+        return succeed(None)
