@@ -39,7 +39,7 @@ class Kind:
 
 def read_lines(text: str, file: str, problems: list[ConfigError]) -> list[Setting]:
     """The settings in `text`, in order; a line that is none of `key=value`, comment and blank goes to `problems`."""
-    settings = []
+    settings: list[Setting] = []
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
