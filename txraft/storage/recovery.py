@@ -1,0 +1,251 @@
+"""
+Reading the log back: all segments in order, as far as the last record that was written completely.
+
+What can be found, and what is done:
+
+- Zeros up to the end of the last segment: nothing was being written.
+- A last record of which a sector was never written: the server died while it wrote, so it has told nobody about it. It
+  is cut, that is overwritten with zeros, and one log line says so.
+- Anything else, such as a bad record with others behind it, one that is complete but wrong, a segment that is missing
+  or at the wrong place: this may have been acknowledged, so nothing is touched, and the server does not start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+import attrs
+from twisted.logger import Logger
+
+from txraft import codec
+from txraft.core.log import EntryRun
+from txraft.errors import DamagedLog, ProtocolError
+from txraft.storage import segment as format
+from txraft.storage.files import IFileSystem, Syncs, directory_of
+from txraft.storage.segment import BadHeader, SegmentHeader
+
+_log = Logger()
+
+REMEDY = (
+    "Nothing was changed. This copy of the log cannot be trusted: restore all files of the log as they were when the "
+    "server stopped, or move the data directory away and add the server to the cluster again; the others hold the data"
+)
+
+
+@attrs.define
+class Segment:
+    """A segment on disk. `stop_offset` is behind its last record; `last_index` is the highest ever written in it."""
+
+    path: str
+    header: SegmentHeader
+    size: int
+    last_index: int
+    stop_offset: int = format.HEADER_BYTES
+
+
+@attrs.define
+class RecoveredLog:
+    """The log, and where it goes on: behind the record with `checksum`, in the last segment, which is not sealed."""
+
+    runs: list[EntryRun]
+    segments: list[Segment]
+    checksum: int
+
+
+def segment_path(log_path: str, sequence: int) -> str:
+    """Where the segment with this sequence is."""
+    return f"{log_path}.{sequence:016d}"
+
+
+def find_segments(files: IFileSystem, log_path: str) -> list[int]:
+    """The sequences of the segments that are there, ascending."""
+    pattern = re.compile(re.escape(os.path.basename(log_path)) + r"\.(\d{16})")
+    try:
+        names: Sequence[str] = files.list_directory(directory_of(log_path))
+    except FileNotFoundError:
+        return []
+    return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
+
+
+def is_untouched(files: IFileSystem, log_path: str, sequences: Sequence[int]) -> bool:
+    """True if these segments are all that the beginning of a first start leaves: one, without a record."""
+    if list(sequences) != [1]:
+        return False
+    return not any(_read(files, segment_path(log_path, 1))[format.HEADER_BYTES :])
+
+
+def _read(files: IFileSystem, path: str) -> bytes:
+    handle = files.open(path)
+    try:
+        data: bytes = files.pread(handle, 0, files.size(handle))
+        return data
+    finally:
+        files.close(handle)
+
+
+def replay(runs: list[EntryRun], base_index: int, new_runs: Sequence[EntryRun]) -> None:
+    """
+    Write `new_runs` into the log `runs`, which begins behind `base_index`: each replaces what is there from its first
+    index on.
+
+    @raise ValueError: a run begins behind the end of the log, with a gap.
+    """
+    for run in new_runs:
+        last_index = runs[-1].last_index if runs else base_index
+        if run.first_index > last_index + 1:
+            raise ValueError(f"entries from {run.first_index} on, but the log before them ends at {last_index}")
+        while runs and runs[-1].first_index >= run.first_index:
+            runs.pop()
+        if runs and runs[-1].last_index >= run.first_index:
+            last = runs.pop()
+            kept = last.commands[: run.first_index - last.first_index]
+            runs.append(EntryRun(last.first_index, last.term, last.kind, last.time_ms, kept))
+        run.encoded = None  # half of the memory, and nobody sends what was just recovered
+        runs.append(run)
+
+
+class Recovery:
+    """Recovers one log, once. `first_index`: the log must reach back to this index."""
+
+    def __init__(self, files: IFileSystem, syncs: Syncs, log_path: str, log_id: int, first_index: int) -> None:
+        self._files = files
+        self._syncs = syncs
+        self._log_path = log_path
+        self._log_id = log_id
+        self._first_index = first_index
+        self._runs: list[EntryRun] = []
+        self._segments: list[Segment] = []
+        self._checksum = 0
+
+    def run(self, sequences: Sequence[int]) -> RecoveredLog:
+        """
+        The log in the segments with these sequences, at least one. A torn record at its end is cut.
+
+        Cost: each segment is read once, as a whole; beside the entries, one segment is in memory at a time.
+
+        @raise DamagedLog: it is not all there. Nothing was changed.
+        """
+        for sequence in sequences:
+            self._recover_segment(sequence, is_last=sequence == sequences[-1])
+        return RecoveredLog(self._runs, self._segments, self._checksum)
+
+    def _recover_segment(self, sequence: int, is_last: bool) -> None:
+        path = segment_path(self._log_path, sequence)
+        data = _read(self._files, path)
+        segment = Segment(path, self._checked_header(path, sequence, data), len(data), 0)
+        segment.last_index = segment.header.first_index - 1
+        self._segments.append(segment)
+        for payload in self._payloads(segment, data):
+            self._replay(segment, payload)
+        is_sealed = self._check_end(segment, data, is_last)
+        if is_last and is_sealed:
+            missing = segment_path(self._log_path, sequence + 1)
+            raise self._damaged(segment, f"the log goes on in {missing}, which is missing")
+
+    def _checked_header(self, path: str, sequence: int, data: bytes) -> SegmentHeader:
+        try:
+            header = SegmentHeader.decode(data)
+        except BadHeader as error:
+            raise DamagedLog(path, 0, str(error), REMEDY) from None
+        if problem := self._misplaced(header, sequence):
+            raise DamagedLog(path, 0, problem, REMEDY)
+        if not self._segments:
+            self._checksum = header.previous_checksum
+        return header
+
+    def _misplaced(self, header: SegmentHeader, sequence: int) -> str:
+        """What is wrong with finding this header here; empty if nothing is."""
+        if header.log_id != self._log_id:
+            return "this segment belongs to another data directory"
+        if header.sequence != sequence:
+            return f"this is segment {header.sequence} under the name of segment {sequence}"
+        if not self._segments:
+            if header.first_index > self._first_index:
+                return f"the log begins at entry {header.first_index}; those from {self._first_index} on are missing"
+            return ""
+        last = self._segments[-1]
+        if sequence != last.header.sequence + 1:
+            return f"the segment before this one is missing; the last one found is {last.path}"
+        if header.previous_checksum != self._checksum:
+            return f"this segment does not follow the last record of {last.path}; records are missing there"
+        return ""
+
+    def _payloads(self, segment: Segment, data: bytes) -> Iterator[bytes]:
+        """The records from the beginning on that are intact and follow each other; moves the end behind each."""
+        while record := format.decode_record_header(segment.header, data, segment.stop_offset):
+            if record.previous_checksum != self._checksum:
+                raise self._damaged(segment, "this record does not follow the one before it")
+            if record.is_seal:
+                return
+            payload = format.decode_payload(segment.header, data, segment.stop_offset, record)
+            if payload is None:
+                return
+            yield payload
+            segment.stop_offset += format.extent(record.length)
+            self._checksum = record.checksum
+
+    def _replay(self, segment: Segment, payload: bytes) -> None:
+        try:
+            runs = codec.decode_record(payload)
+            replay(self._runs, self._segments[0].header.first_index - 1, runs)
+        except (ProtocolError, ValueError) as error:
+            raise self._damaged(segment, str(error)) from None
+        segment.last_index = max(segment.last_index, *(run.last_index for run in runs))
+
+    def _check_end(self, segment: Segment, data: bytes, is_last: bool) -> bool:
+        """
+        What comes behind the last intact record: if it is torn, cut it. True if it is a seal.
+
+        @raise DamagedLog: it may have been acknowledged.
+        """
+        offset = segment.stop_offset
+        stop = offset + len(data[offset:].rstrip(b"\0"))
+        if stop == offset:
+            return False
+        record = format.decode_record_header(segment.header, data, offset)
+        behind = offset + (format.RECORD_HEADER_BYTES if record is None else format.extent(record.length))
+        if record is not None and record.is_seal:
+            behind = offset + format.SEAL_BYTES
+            if stop <= behind:
+                return True
+        elif is_last and self._is_torn(segment, data, stop, behind):
+            self._cut(segment, stop)
+            return False
+        raise self._damaged(segment, "this is neither a valid record nor one that was being written")
+
+    def _is_torn(self, segment: Segment, data: bytes, stop: int, behind: int) -> bool:
+        """
+        True if what is at the end of the segment's records is the beginning of one that was never completed.
+
+        `[stop_offset, stop)` is all that is not zero; `behind` is where the next record could begin at the earliest.
+        """
+        offset = segment.stop_offset
+        for later in range(behind, stop, format.RECORD_HEADER_BYTES):
+            # A record is begun when the one before is durable. So a later header proves that this one was complete.
+            if format.decode_record_header(segment.header, data, later) is not None:
+                raise self._damaged(segment, f"bad record, and another one behind it at offset {later}")
+        record = format.decode_record_header(segment.header, data, offset)
+        if record is not None:
+            return stop <= behind and format.is_torn(data, offset, record)
+        # Without its header, a record's length is unknown; but if nothing is behind the header, it is not complete.
+        return stop <= behind or not any(data[offset:behind])
+
+    def _cut(self, segment: Segment, stop: int) -> None:
+        handle = self._files.open(segment.path)
+        try:
+            self._files.pwrite(handle, segment.stop_offset, bytes(stop - segment.stop_offset))
+            self._syncs.data(handle)
+        finally:
+            self._files.close(handle)
+        _log.warn(
+            "{path}: cut {count} bytes at offset {offset}: a record that was being written when the server stopped, "
+            "and that nobody has been told of",
+            path=segment.path,
+            offset=segment.stop_offset,
+            count=stop - segment.stop_offset,
+        )
+
+    def _damaged(self, segment: Segment, problem: str) -> DamagedLog:
+        return DamagedLog(segment.path, segment.stop_offset, problem, REMEDY)

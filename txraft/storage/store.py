@@ -1,0 +1,235 @@
+"""The log, the state file and the lock of one data directory, as the node sees them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import attrs
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txraft import codec
+from txraft.core.log import EntryRun
+from txraft.core.messages import HardState
+from txraft.errors import StorageError
+from txraft.interfaces import Identity, ILogStore, Recovered, StorageStatus
+from txraft.storage.files import IFileSystem, Syncs, directory_of
+from txraft.storage.recovery import REMEDY, find_segments, is_untouched, segment_path
+from txraft.storage.state_file import VOTE_REMEDY, StateFile
+from txraft.storage.wal import WriteAheadLog
+from txraft.storage.writer import IWriter
+
+_log = Logger()
+
+
+@implementer(ILogStore)
+class LogStore:
+    """
+    See `ILogStore`. `open` blocks; after it, the disk is touched on the writer only.
+
+    @param data_dir: made if it is missing; holds the lock.
+    @param log_file: the segments are `<log_file>.<sequence>`.
+    @param segment_bytes: length of a segment of the log, unless one record needs more.
+    @param fsync: False leaves out every sync, so that a crash of the machine may lose or damage anything.
+    @param new_incarnation: a random number of at most 64 bits, for a new data directory.
+    @param monotonic: seconds, for `status`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str,
+        log_file: str,
+        core_map_file: str,
+        server_id: str,
+        cluster_id: str,
+        segment_bytes: int,
+        fsync: bool,
+        files: IFileSystem,
+        writer: IWriter,
+        new_incarnation: Callable[[], int],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._data_dir = data_dir
+        self._log_file = log_file
+        self._segment_bytes = segment_bytes
+        self._files = files
+        self._writer = writer
+        self._monotonic = monotonic
+        self._syncs = Syncs(files, fsync)
+        self._state_file = StateFile(files, self._syncs, core_map_file)
+        self._new_identity = lambda: Identity(cluster_id, server_id, new_incarnation())
+        self._configured = Identity(cluster_id, server_id, 0)
+        self._identity = self._configured
+        self._hard_state = HardState()
+        self._lock: object | None = None
+        self._wal: WriteAheadLog | None = None
+        self._failure: StorageError | None = None
+        self._write_started: float | None = None
+
+    # -- opening
+
+    def open(self) -> Recovered:
+        """See `ILogStore`."""
+        if not self._syncs.enabled:
+            _log.warn("UNSAFE: fsync=no: what {path} holds may be lost in a crash", path=self._data_dir)
+        self._make_directory(self._data_dir)
+        self._lock = self._files.lock(os.path.join(self._data_dir, "lock"))
+        try:
+            recovered = self._recover()
+        except BaseException:
+            self._let_go()
+            raise
+        self._identity, self._hard_state = recovered.identity, recovered.hard_state
+        return recovered
+
+    def _make_directory(self, path: str) -> None:
+        try:
+            self._files.mkdir(path)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            self._make_directory(directory_of(path))
+            self._files.mkdir(path)
+        self._syncs.directory_of(path)
+
+    def _recover(self) -> Recovered:
+        state = self._state_file.read()
+        sequences = find_segments(self._files, self._log_file)
+        if state is None:
+            return self._start_new(sequences)
+        identity, hard_state = state
+        self._check_identity(identity)
+        if not sequences:
+            raise StorageError(
+                f"{segment_path(self._log_file, 1)}: missing, but {self._state_file.path} shows that this server has "
+                f"had a log. {REMEDY}"
+            )
+        runs = self._open_wal(identity).recover(first_index=1)
+        return Recovered(identity, hard_state, runs)
+
+    def _start_new(self, sequences: Sequence[int]) -> Recovered:
+        """
+        The log comes first, then the state file, which says that the first start was completed.
+
+        So a crash between them leaves a log without a record: that one is made anew.
+        """
+        if sequences and not is_untouched(self._files, self._log_file, sequences):
+            raise StorageError(
+                f"{self._state_file.path}: missing, but {segment_path(self._log_file, sequences[0])} is there. "
+                f"{VOTE_REMEDY}"
+            )
+        for sequence in sequences:
+            self._files.unlink(segment_path(self._log_file, sequence))
+        identity, hard_state = self._new_identity(), HardState()
+        self._open_wal(identity).create()
+        self._state_file.write(identity, hard_state)
+        return Recovered(identity, hard_state, [])
+
+    def _open_wal(self, identity: Identity) -> WriteAheadLog:
+        # The incarnation as log id: a log and a state file that were not made together do not open together.
+        self._wal = WriteAheadLog(
+            self._files, self._syncs, self._log_file, self._segment_bytes, log_id=identity.incarnation
+        )
+        return self._wal
+
+    def _check_identity(self, found: Identity) -> None:
+        wanted = self._configured
+        # Empty on either side: passive. It belongs to the cluster that has taken it in, or to none yet.
+        is_other_cluster = found.cluster_id and wanted.cluster_id and found.cluster_id != wanted.cluster_id
+        if found.server_id != wanted.server_id or is_other_cluster:
+            raise StorageError(
+                f"{self._state_file.path}: this data directory belongs to server {found.server_id!r} of cluster "
+                f"{found.cluster_id!r}, but the configuration says server {wanted.server_id!r} of cluster "
+                f"{wanted.cluster_id!r}. Correct the configuration, or give this server a data directory of its own"
+            )
+
+    # -- writing
+
+    def write(self, hard_state: HardState | None, runs: Sequence[EntryRun]) -> Deferred[None]:
+        """See `ILogStore`."""
+        assert self._write_started is None, "a write is outstanding"
+        for run in runs:
+            codec.encode_run(run)
+        if hard_state is not None:
+            self._hard_state = hard_state
+        return self._run(self._identity if hard_state is not None else None, runs)
+
+    def adopt(self, cluster_id: str) -> Deferred[None]:
+        """See `ILogStore`. Fails if the data directory belongs to another cluster already."""
+        if self._identity.cluster_id not in ("", cluster_id):
+            return fail(StorageError(f"{self._data_dir}: belongs to cluster {self._identity.cluster_id!r} already"))
+        self._identity = attrs.evolve(self._identity, cluster_id=cluster_id)
+        return self._run(self._identity, [])
+
+    def _run(self, identity: Identity | None, runs: Sequence[EntryRun]) -> Deferred[None]:
+        if self._wal is None:
+            return fail(StorageError(f"{self._data_dir}: not open"))
+        self._write_started = self._monotonic()
+        done = self._writer.run(self._persist, identity, self._hard_state, runs, afterwards=self._prepare)
+        return done.addBoth(self._written)
+
+    def _persist(self, identity: Identity | None, hard_state: HardState, runs: Sequence[EntryRun]) -> None:
+        """On the writer: the state first, because entries of a term must never be there without the term."""
+        if self._failure is not None:
+            raise StorageError(f"nothing is written after a failure, which was: {self._failure}")
+        assert self._wal is not None
+        try:
+            if identity is not None:
+                self._state_file.write(identity, hard_state)
+            if runs:
+                self._wal.append(runs)
+        except Exception as error:
+            self._failure = self._as_storage_error(error)
+            raise self._failure from error
+
+    def _prepare(self) -> None:
+        """On the writer, when nobody waits. A failure is reported by the next write."""
+        assert self._wal is not None
+        try:
+            self._wal.prepare()
+        except Exception as error:
+            self._failure = self._as_storage_error(error)
+
+    def _as_storage_error(self, error: Exception) -> StorageError:
+        if isinstance(error, StorageError):
+            return error
+        return StorageError(f"{self._log_file}: {type(error).__name__}: {error}")
+
+    def _written(self, result: Failure | None) -> Failure | None:
+        self._write_started = None
+        return result
+
+    # -- the rest
+
+    def status(self) -> StorageStatus:
+        """See `ILogStore`. `log_bytes` is what records take, zeros that wait for records left out."""
+        started = self._write_started
+        return StorageStatus(
+            path=self._data_dir,
+            segments=len(self._wal.segments) if self._wal else 0,
+            log_bytes=self._wal.used_bytes if self._wal else 0,
+            syncs=self._syncs.count,
+            unsafe=not self._syncs.enabled,
+            write_seconds=None if started is None else self._monotonic() - started,
+        )
+
+    def close(self) -> Deferred[None]:
+        """See `ILogStore`."""
+        if self._lock is None:
+            return succeed(None)
+        return self._writer.stop().addBoth(lambda _: self._let_go())
+
+    def _let_go(self) -> None:
+        wal, lock = self._wal, self._lock
+        self._wal = self._lock = None
+        try:
+            if wal is not None:
+                wal.close()
+            if lock is not None:
+                self._files.close(lock)
+        except StorageError as error:
+            # All that was promised is durable, and the process's end will close what this could not.
+            _log.warn("closing {path}: {error}", path=self._data_dir, error=error)

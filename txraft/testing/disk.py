@@ -1,0 +1,332 @@
+"""
+A disk in memory that can crash, fail and be tampered with.
+
+`FakeDisk` is the same interface that the real disk is used through, at the level of system calls. What was written but
+not synced is in the page cache only: `crash` keeps any part of it, sector by sector and name by name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import attrs
+from zope.interface import implementer
+
+from txraft.errors import StorageError
+from txraft.storage.files import IFileSystem
+
+SECTOR_BYTES = 512
+
+
+class Halted(Exception):
+    """The process died in this call; see `FakeDisk.halt_at`."""
+
+
+class _File:
+    """What is in the page cache, what is on the disk, and which sectors differ."""
+
+    def __init__(self) -> None:
+        self.cached = bytearray()
+        self.durable = bytearray()
+        self.dirty: set[int] = set()
+        # Sectors of a sync that failed: the kernel calls them clean, so no later sync writes them. Pitfall D01.
+        self.lost: set[int] = set()
+
+    def write(self, offset: int, data: bytes) -> None:
+        old_size, stop = len(self.cached), offset + len(data)
+        if stop > old_size:
+            self.cached.extend(bytes(stop - old_size))
+        self.cached[offset:stop] = data
+        touched = range(min(offset, old_size) // SECTOR_BYTES, -(-stop // SECTOR_BYTES))
+        self.dirty.update(touched)
+        self.lost.difference_update(touched)
+
+    def sync(self) -> None:
+        self._persist(self.dirty)
+        self.dirty.clear()
+
+    def fail_sync(self) -> None:
+        self.lost |= self.dirty
+        self.dirty.clear()
+
+    def _persist(self, sectors: set[int]) -> None:
+        for sector in sectors:
+            start = sector * SECTOR_BYTES
+            content = self.cached[start : start + SECTOR_BYTES]
+            if start > len(self.durable):
+                self.durable.extend(bytes(start - len(self.durable)))
+            self.durable[start : start + len(content)] = content
+
+    def crash(self, is_kept: Callable[[], bool]) -> None:
+        self._persist({sector for sector in sorted(self.dirty | self.lost) if is_kept()})
+        self.cached = bytearray(self.durable)
+        self.dirty.clear()
+        self.lost.clear()
+
+
+class _Directory:
+    """A name that holds names. It has no content of its own here."""
+
+    def crash(self, is_kept: Callable[[], bool]) -> None:
+        pass
+
+
+_Node = _File | _Directory
+
+
+@attrs.define(eq=False)
+class FakeHandle:
+    """A handle of `FakeDisk`; of no use after a crash."""
+
+    path: str
+    file: _File
+    is_open: bool = True
+    is_lock: bool = False
+
+
+@attrs.define
+class _Fault:
+    call: str
+    number: int
+    error: int
+    written: int
+
+
+@implementer(IFileSystem)
+class FakeDisk:
+    """
+    A file system in memory: one server's disk.
+
+    `calls` counts system calls by name. `rng` decides what a crash keeps, and nothing else. A `pwrite` writes all at
+    once; that it may not is what a crash before the next sync is for.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self.calls: Counter[str] = Counter()
+        self._rng = rng
+        self._names: dict[str, _Node] = {}
+        self._durable_names: dict[str, _Node] = {}
+        # Changes of names that no fsync_directory has made durable yet, in order: path -> what is there now.
+        self._pending: list[dict[str, _Node | None]] = []
+        self._handles: list[FakeHandle] = []
+        self._locked: set[str] = set()
+        self._faults: list[_Fault] = []
+        self._halt_at: int | None = None
+
+    # -- for tests
+
+    def fail(self, call: str, number: int = 1, error: int = errno.EIO, written: int = 0) -> None:
+        """
+        Make the `number`-th call of that name, counted from now, fail with this `errno`.
+
+        A `pwrite` leaves its first `written` bytes in the file; a sync that fails makes nothing durable, and later
+        ones do not make good for it.
+        """
+        self._faults.append(_Fault(call, self.calls[call] + number, error, written))
+
+    def halt_at(self, number: int | None) -> None:
+        """Let the `number`-th call from now, of any name, and all behind it raise `Halted`. Follow it by `crash`."""
+        self._halt_at = None if number is None else self.calls.total() + number
+
+    def crash(self, keep: str = "some") -> None:
+        """
+        The machine loses power and comes back: every handle is dead, every lock is gone.
+
+        @param keep: of what was not synced, "none", "all" (the process was killed, the machine went on), or "some":
+            any part, by 512-byte sector and by change of name.
+        """
+        chances = {"none": 0.0, "all": 1.0, "some": self._rng.random()}
+        chance = chances[keep]
+
+        def is_kept() -> bool:
+            return self._rng.random() < chance
+
+        for change in self._pending:
+            if is_kept():
+                self._apply(self._durable_names, change)
+        self._drop_orphans()
+        for path in sorted(self._durable_names):
+            self._durable_names[path].crash(is_kept)
+        self._names = dict(self._durable_names)
+        self._pending.clear()
+        for handle in self._handles:
+            handle.is_open = False
+        self._handles.clear()
+        self._locked.clear()
+        self._faults.clear()
+        self._halt_at = None
+
+    def _drop_orphans(self) -> None:
+        for path in sorted(self._durable_names):
+            if not self._is_directory(self._durable_names, os.path.dirname(path)):
+                del self._durable_names[path]
+
+    def file_names(self) -> list[str]:
+        """The paths of all files, sorted."""
+        return sorted(path for path, node in self._names.items() if isinstance(node, _File))
+
+    def read_file(self, path: str) -> bytes:
+        """What is in a file, as a process would read it."""
+        return bytes(self._file(path).cached)
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """Replace what is in a file, durably, or make one: this is how to flip, cut or swap."""
+        file = _File()
+        file.cached = bytearray(data)
+        file.durable = bytearray(data)
+        self._names[path] = self._durable_names[path] = file
+
+    def remove_file(self, path: str) -> None:
+        """Make a file disappear, durably."""
+        del self._names[path]
+        self._durable_names.pop(path, None)
+
+    # -- IFileSystem
+
+    def create(self, path: str) -> FakeHandle:
+        self._count("create", path)
+        if path in self._names:
+            raise self._error("create", path, errno.EEXIST)
+        self._need_directory("create", path)
+        self._change({path: _File()})
+        return self._handle(path)
+
+    def open(self, path: str) -> FakeHandle:
+        self._count("open", path)
+        if path not in self._names:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return self._handle(path)
+
+    def lock(self, path: str) -> FakeHandle:
+        self._count("lock", path)
+        self._need_directory("lock", path)
+        if path in self._locked:
+            raise StorageError(f"{os.path.dirname(path)}: in use by another process")
+        if path not in self._names:
+            self._change({path: _File()})
+        self._locked.add(path)
+        handle = self._handle(path)
+        handle.is_lock = True
+        return handle
+
+    def close(self, handle: FakeHandle) -> None:
+        self._count("close", handle.path)
+        self._need_open("close", handle)
+        handle.is_open = False
+        self._handles.remove(handle)
+        if handle.is_lock:
+            self._locked.discard(handle.path)
+
+    def size(self, handle: FakeHandle) -> int:
+        self._count("fstat", handle.path)
+        self._need_open("fstat", handle)
+        return len(handle.file.cached)
+
+    def pread(self, handle: FakeHandle, offset: int, length: int) -> bytes:
+        self._count("pread", handle.path)
+        self._need_open("pread", handle)
+        return bytes(handle.file.cached[offset : offset + length])
+
+    def pwrite(self, handle: FakeHandle, offset: int, data: bytes) -> None:
+        self._need_open("pwrite", handle)
+        self._count("pwrite", handle.path, lambda fault: handle.file.write(offset, data[: fault.written]))
+        handle.file.write(offset, data)
+
+    def fdatasync(self, handle: FakeHandle) -> None:
+        self._sync("fdatasync", handle)
+
+    def fsync(self, handle: FakeHandle) -> None:
+        self._sync("fsync", handle)
+
+    def _sync(self, call: str, handle: FakeHandle) -> None:
+        self._need_open(call, handle)
+        self._count(call, handle.path, lambda _: handle.file.fail_sync())
+        handle.file.sync()
+
+    def fsync_directory(self, path: str) -> None:
+        self._count("fsync_directory", path)
+        still_pending = []
+        for change in self._pending:
+            if any(os.path.dirname(name) == path for name in change):
+                self._apply(self._durable_names, change)
+            else:
+                still_pending.append(change)
+        self._pending = still_pending
+
+    def rename(self, old_path: str, new_path: str) -> None:
+        self._count("rename", new_path)
+        self._change({old_path: None, new_path: self._file(old_path)})
+
+    def unlink(self, path: str) -> None:
+        self._count("unlink", path)
+        if path not in self._names:
+            raise self._error("unlink", path, errno.ENOENT)
+        self._change({path: None})
+
+    def mkdir(self, path: str) -> None:
+        self._count("mkdir", path)
+        if path in self._names:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        if not self._is_directory(self._names, os.path.dirname(path)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        self._change({path: _Directory()})
+
+    def list_directory(self, path: str) -> list[str]:
+        self._count("readdir", path)
+        if not self._is_directory(self._names, path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return sorted(os.path.basename(name) for name in self._names if os.path.dirname(name) == path)
+
+    # -- inside
+
+    def _count(self, call: str, path: str, leave: Callable[[_Fault], None] = lambda fault: None) -> None:
+        """Every call comes by here before it does anything; `leave` is what a call that fails does all the same."""
+        self.calls[call] += 1
+        if self._halt_at is not None and self.calls.total() >= self._halt_at:
+            raise Halted(f"{call} of {path}")
+        for fault in self._faults:
+            if fault.call == call and fault.number == self.calls[call]:
+                leave(fault)
+                raise self._error(call, path, fault.error)
+
+    def _change(self, change: dict[str, _Node | None]) -> None:
+        self._apply(self._names, change)
+        self._pending.append(change)
+
+    @staticmethod
+    def _apply(names: dict[str, _Node], change: dict[str, _Node | None]) -> None:
+        for path, node in change.items():
+            if node is None:
+                names.pop(path, None)
+            else:
+                names[path] = node
+
+    @staticmethod
+    def _is_directory(names: dict[str, _Node], path: str) -> bool:
+        return path in ("", ".", "/") or isinstance(names.get(path), _Directory)
+
+    def _need_directory(self, call: str, path: str) -> None:
+        if not self._is_directory(self._names, os.path.dirname(path)):
+            raise self._error(call, path, errno.ENOENT)
+
+    def _need_open(self, call: str, handle: FakeHandle) -> None:
+        if not handle.is_open:
+            raise self._error(call, handle.path, errno.EBADF)
+
+    def _file(self, path: str) -> _File:
+        node = self._names[path]
+        assert isinstance(node, _File), path
+        return node
+
+    def _handle(self, path: str) -> FakeHandle:
+        handle = FakeHandle(path, self._file(path))
+        self._handles.append(handle)
+        return handle
+
+    @staticmethod
+    def _error(call: str, path: str, number: int) -> StorageError:
+        return StorageError(f"{path}: {call} failed: {os.strerror(number)}")
