@@ -45,6 +45,7 @@ class Leader(Role):
 
     def begin(self) -> None:
         # Nothing of an earlier term may be committed by counting, so commit something of this one (paper §5.4.2, §8).
+        self.uncommitted_bytes += ENTRY_OVERHEAD_BYTES
         self.raft.append(EntryKind.NOOP, [b""])
 
     # -- inputs
@@ -99,7 +100,7 @@ class Leader(Role):
         if message.refused:
             agree_index, _ = self.raft.log.conflict_hint(message.hint_index, message.hint_term)
             progress.refused(message.prev_log_index, agree_index)
-        if progress.matched(message.match_index):
+        if progress.matched(message.match_index, is_accepted=not message.refused):
             self._advance_commit()
 
     def durable_advanced(self) -> None:

@@ -55,14 +55,18 @@ class Progress:
         self.silent_ticks = 0
         self.confirmed_round = max(self.confirmed_round, round_)
 
-    def matched(self, match_index: int) -> bool:
-        """Note that the peer has everything up to `match_index`, on disk; True if that is news."""
+    def matched(self, match_index: int, is_accepted: bool) -> bool:
+        """
+        Note that the peer has everything up to `match_index`, on disk; True if that is news.
+
+        Only an accepted request ends probing: of many refusals in flight the first one has begun it.
+        """
         is_news = match_index > self.match_index
         self.match_index = max(self.match_index, match_index)
         self.next_index = max(self.next_index, self.match_index + 1)
         while self._in_flight and self._in_flight[0][0] <= self.match_index:
             self.in_flight_bytes -= self._in_flight.popleft()[1]
-        if self.state is ReplicationState.PROBE and match_index >= self.next_index - 1:
+        if is_accepted and self.state is ReplicationState.PROBE and match_index >= self.next_index - 1:
             self._enter(ReplicationState.REPLICATE)
         return is_news
 
