@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pathlib
+import tempfile
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.config import KEYS, Config, cluster_id_of, load_config, parse_config, render_reference
+from txraft.config import KEYS, Config, cluster_id_of, load_config, parse_config
 from txraft.errors import ConfigError
+from txraft.machines.kv_options import OPTIONS
+from txraft.reference import render_reference
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -190,10 +193,9 @@ class PathTests(SynchronousTestCase):
         )
 
     def test_a_file_that_is_not_text_is_one_clear_line(self) -> None:
-        path = self.mktemp()
-        pathlib.Path(path).write_bytes(b"rpc_port=1\n\xff\n")
-        with pytest.raises(ExceptionGroup) as caught:
-            load_config(path)
+        with tempfile.NamedTemporaryFile() as file, pytest.raises(ExceptionGroup) as caught:
+            pathlib.Path(file.name).write_bytes(b"rpc_port=1\n\xff\n")
+            load_config(file.name)
         self.assertEqual([error.problem for error in caught.value.exceptions], ["cannot be read: not UTF-8 at byte 11"])
 
 
@@ -235,8 +237,10 @@ class ReferenceTests(SynchronousTestCase):
 
     def test_every_key_stands_in_it_with_its_default_and_a_comment(self) -> None:
         lines = render_reference({}).splitlines()
-        for name, key in KEYS.items():
-            at = lines.index(f"#{name}={key.default or ''}")
+        defaults = {name: key.default for name, key in KEYS.items()}
+        defaults |= {name: field.metadata["default"] for name, field in OPTIONS.items()}
+        for name, default in defaults.items():
+            at = lines.index(f"#{name}={default or ''}")
             self.assertTrue(lines[at - 1].startswith("# "), name)
 
     def test_every_default_is_a_value_that_its_own_key_takes(self) -> None:

@@ -1,6 +1,6 @@
 """
 raft.conf -> `Config`. The attributes of `Config` are the one table of keys: parser, defaults and the text of the
-shipped raft.conf come from it. `python -m txraft.config` prints that text.
+shipped raft.conf (`reference`) come from it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import ipaddress
 import os
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -350,30 +349,3 @@ def _where(keys: Iterable[str], found: Mapping[str, Setting], path: str) -> str:
 
 def _show(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-_SHIPPED = {"servers": "127.0.0.1"}
-_PREAMBLE = """\
-# Configuration of txraft: twistd -n raftcore --config raft.conf
-
-# Lines of key=value. A line that starts with # is a comment. Sizes may end in KiB, MiB or GiB.
-# Every key is here. One that is commented out shows its default.
-"""
-
-
-def render_reference(active: Mapping[str, str] = _SHIPPED) -> str:
-    """The text of a raft.conf that explains every key. `active` are the keys that are set in it, with their values."""
-    return "\n".join([_PREAMBLE, *(_render_key(name, key, active.get(name)) for name, key in KEYS.items())])
-
-
-def _render_key(name: str, key: Key, value: str | None) -> str:
-    lines = [f"# {line}" for line in textwrap.wrap(f"{key.help} ({key.kind.words})", 98)]
-    if value is not None:
-        lines.append(f"{name}={value}")
-    else:
-        lines.append(f"#{name}={key.default or ''}")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(render_reference(), end="")

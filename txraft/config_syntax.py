@@ -102,16 +102,16 @@ def size(minimum: int, maximum: int = 1 << 40) -> Kind:
             )
         return value
 
-    return Kind(f"bytes, from {show_size(minimum)} to {show_size(maximum)}; KiB, MiB and GiB are understood", parse)
+    return Kind(f"bytes, from {show_size(minimum)} to {show_size(maximum)}", parse)
 
 
 def show_size(count: int) -> str:
-    """`count` bytes, in the largest unit that divides it."""
+    """`count` bytes, in the largest unit that divides it, as raft.conf spells it."""
     for unit in ("GiB", "MiB", "KiB"):
         factor = _SIZE_FACTORS[unit]
         if count and count % factor == 0:
             return f"{count // factor} {unit}"
-    return f"{count} bytes"
+    return str(count)
 
 
 def _parse_yes_no(text: str) -> bool:

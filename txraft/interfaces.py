@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
 
 from txraft.core.log import EntryRun
@@ -56,9 +57,9 @@ class IStateMachine(Interface):
         """
 
 
-class IStateMachinePlugin(Interface):
+class IStateMachinePlugin(IPlugin):
     """
-    Makes state machines of one sort. Put an instance into a module of `twisted/plugins/`.
+    Makes state machines of one sort. Put an instance into a module of `twisted/plugins/`; it is an `IPlugin` by this.
 
     A plugin is one object per process; `build` makes a new machine for each server in it.
     """

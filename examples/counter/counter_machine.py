@@ -1,4 +1,3 @@
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from txraft.interfaces import IStateMachine, IStateMachinePlugin
@@ -25,7 +24,7 @@ class Counter:
         self.total = int(b"".join(chunks))
 
 
-@implementer(IPlugin, IStateMachinePlugin)
+@implementer(IStateMachinePlugin)
 class CounterPlugin:
     name = "counter"
     description = "A number that clients add to; an example of a state machine."
