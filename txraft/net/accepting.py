@@ -1,0 +1,141 @@
+"""The receiving side: connections that other servers dialled, and on which they send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.logger import LogLevel
+
+from txraft.codec import Hello, decode_message
+from txraft.core.messages import Message
+from txraft.net.handshake import MAX_STRANGERS, Registry, quoted
+from txraft.net.journal import Journal
+from txraft.net.links import Link, describe_address
+
+MAX_UNSHAKEN = 64
+"""Connections without a handshake at a time."""
+
+Receive = Callable[[str, list[Message]], None]
+
+
+class Acceptor(Factory):
+    """
+    Keeps at most one link from each server, the newest, and hands on what they send.
+
+    `arrived` is called with a server's id when it has shaken hands.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        registry: Registry,
+        journal: Journal,
+        max_message_bytes: int,
+        receive: Receive,
+        arrived: Callable[[str], None],
+    ) -> None:
+        self.receive = receive
+        self._reactor = reactor
+        self._registry = registry
+        self._journal = journal
+        self._max_message_bytes = max_message_bytes
+        self._arrived = arrived
+        self._unshaken: dict[AcceptedLink, None] = {}
+        self._links: dict[str, AcceptedLink] = {}
+        self._open: dict[AcceptedLink, None] = {}
+
+    def buildProtocol(self, addr: IAddress | None) -> AcceptedLink:
+        return AcceptedLink(self._reactor, self)
+
+    def open_links(self) -> list[AcceptedLink]:
+        """Every connection that is not gone yet, oldest first."""
+        return list(self._open)
+
+    def close_strangers(self) -> None:
+        """Close the links of those who are peers no more."""
+        for server_id in sorted({*self._links} - {*self._registry.peers}):
+            self._links[server_id].close("no member of this cluster any more")
+
+    def opened(self, link: AcceptedLink) -> None:
+        """
+        Take in a connection that has yet to shake hands.
+
+        If there are too many, the one that has been silent for longest goes: a server that means it needs one round
+        trip, so those who only hold a place never keep it out.
+        """
+        self._open[link] = self._unshaken[link] = None
+        if len(self._unshaken) > MAX_UNSHAKEN:
+            oldest = next(iter(self._unshaken))
+            del self._unshaken[oldest]
+            oldest.close(f"more than {MAX_UNSHAKEN} connections without a handshake")
+
+    def greet(self, link: AcceptedLink, hello: Hello) -> None:
+        """Answer a hello: the link is accepted, or refused and closed."""
+        del self._unshaken[link]
+        refusal = self._registry.refusal_of(hello)
+        link.transport.write(self._registry.hello_to(hello.server_id, refusal))
+        if refusal is not None:
+            link.close(refusal)
+            return
+        # The newest connection is the one that the other side uses; what an older one still brings is late data.
+        if hello.server_id in self._links:
+            self._links[hello.server_id].close("replaced by a newer connection")
+        elif hello.server_id not in self._registry.peers:
+            self._make_room_for_stranger()
+        self._journal.forget(link.name)
+        link.accept(hello, self._max_message_bytes)
+        self._links[hello.server_id] = link
+        self._registry.learn(hello)
+        self._journal.say(link.name, "connected", link.where, LogLevel.info)
+        self._arrived(hello.server_id)
+
+    def ended(self, link: AcceptedLink, reason: str) -> None:
+        """Forget a connection that is gone."""
+        del self._open[link]
+        self._unshaken.pop(link, None)
+        if link.hello is not None and self._links.get(link.hello.server_id) is link:
+            del self._links[link.hello.server_id]
+        if link.was_stable:
+            self._journal.forget(link.name)
+        self._journal.say(link.name, reason, link.where)
+
+    def _make_room_for_stranger(self) -> None:
+        """A passive server takes in whoever names a cluster, so those must be bounded too."""
+        if len(self._links) >= MAX_STRANGERS:
+            oldest = next(iter(self._links))
+            self._links.pop(oldest).close(f"more than {MAX_STRANGERS} connections to a passive server")
+
+
+class AcceptedLink(Link):
+    """A connection on which another server sends, under the name that it has shaken hands with."""
+
+    def __init__(self, reactor: Any, acceptor: Acceptor) -> None:
+        super().__init__(reactor)
+        self._acceptor = acceptor
+        self.name = ""
+        self.where = ""
+
+    def opened(self) -> None:
+        host, address = describe_address(self.transport.getPeer())
+        self.name, self.where = f"from {host}", f" ({address})"
+        self._acceptor.opened(self)
+
+    def hello_received(self, hello: Hello) -> None:
+        self.where = f" ({describe_address(self.transport.getPeer())[1]}, says it is {quoted(hello.server_id)})"
+        self._acceptor.greet(self, hello)
+
+    def accept(self, hello: Hello, max_frame_bytes: int) -> None:
+        super().accept(hello, max_frame_bytes)
+        self.name = f"from {hello.server_id}"
+
+    def frames_received(self, frames: list[bytes]) -> None:
+        assert self.hello is not None
+        self._acceptor.receive(self.hello.server_id, [decode_message(payload) for payload in frames])
+
+    def ended(self, reason: str) -> None:
+        self._acceptor.ended(self, reason)

@@ -1,0 +1,161 @@
+"""
+PeerTransport: messages to and from the other servers.
+
+A server sends on the links that it dialled and receives on those that it accepted, so between two servers there are
+two connections, each with one direction of messages, and who a message is from is settled once, by the handshake.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txraft.core.messages import Message
+from txraft.interfaces import Addresses, Identity, ITransport
+from txraft.net.accepting import Acceptor, Receive
+from txraft.net.dialling import Peer
+from txraft.net.handshake import Registry
+from txraft.net.journal import Journal
+
+
+@implementer(ITransport)
+class PeerTransport:
+    """
+    Links over stream endpoints.
+
+    @param listen_endpoint: where the other servers reach us.
+    @param client_endpoint: how to reach a server by its id; asked again for each attempt.
+    @param max_message_bytes: a larger message is neither sent nor received.
+    @param max_peer_queue_bytes: a link that is this far behind is sent nothing more until it has caught up.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        listen_endpoint: IStreamServerEndpoint,
+        client_endpoint: Callable[[str], IStreamClientEndpoint],
+        max_message_bytes: int,
+        max_peer_queue_bytes: int,
+        rng: random.Random,
+    ) -> None:
+        self._reactor = reactor
+        self._listen_endpoint = listen_endpoint
+        self._client_endpoint = client_endpoint
+        self._max_message_bytes = max_message_bytes
+        self._max_peer_queue_bytes = max_peer_queue_bytes
+        self._rng = rng
+        self._registry = Registry()
+        self._journal = Journal()
+        self._acceptor: Acceptor | None = None
+        self._port: IListeningPort | None = None
+        self._peers: dict[str, Peer] = {}
+        self._leaving: list[Deferred[None]] = []
+
+    def start(self, identity: Identity, receive: Receive) -> None:
+        """
+        Begin to listen and to connect.
+
+        @raise CannotListenError: or whatever else the endpoint fails with; nothing was started.
+        """
+        self._registry.us = identity
+        acceptor = Acceptor(
+            self._reactor, self._registry, self._journal, self._max_message_bytes, receive, self._dial_back
+        )
+        self._port = _listen(self._listen_endpoint, acceptor)
+        self._acceptor = acceptor
+        self.set_peers(self._registry.peers)
+
+    def set_peers(self, server_ids: Sequence[str]) -> None:
+        """Keep a link to each of these, and to nobody else. This server's own id among them is passed over."""
+        self._registry.set_peers(server_ids)
+        if self._acceptor is None:
+            return
+        self._acceptor.close_strangers()
+        for server_id in sorted({*self._peers} - {*self._registry.peers}):
+            self._let_go(self._peers.pop(server_id))
+        for server_id in self._registry.peers:
+            if server_id not in self._peers:
+                self._peers[server_id] = self._make_peer(server_id)
+                self._peers[server_id].dial()
+
+    def advertise(self, addresses: Addresses) -> None:
+        """Say these in every handshake from now on."""
+        self._registry.advertised = addresses
+
+    def send(self, receiver_id: str, message: Message) -> None:
+        """Queue a message for the next `flush`; drop it if there is no link or the link is full."""
+        peer = self._peers.get(receiver_id)
+        if peer is not None:
+            peer.send(message)
+
+    def flush(self) -> None:
+        """Hand everything queued to the network, one write per link."""
+        for peer in self._peers.values():
+            peer.flush()
+
+    def addresses(self, server_id: str) -> Addresses:
+        """What that server said of itself last."""
+        return self._registry.addresses(server_id)
+
+    def link_status(self, server_id: str) -> str:
+        """ "connected", or in a few words why not."""
+        peer = self._peers.get(server_id)
+        return "not a peer" if peer is None else peer.status
+
+    def dropped_messages(self, server_id: str) -> int:
+        """How many messages to that peer were dropped because they were too large or its link was full."""
+        peer = self._peers.get(server_id)
+        return 0 if peer is None else peer.dropped_messages
+
+    def stop(self) -> Deferred[None]:
+        """Close every link and stop listening. A Deferred of None; never fails."""
+        waits: list[Deferred[Any]] = []
+        if self._port is not None:
+            waits.append(maybeDeferred(self._port.stopListening))
+        if self._acceptor is not None:
+            for link in self._acceptor.open_links():
+                link.close("stopping")
+                waits.append(link.closed)
+        self._acceptor, self._port = None, None
+        while self._peers:
+            self._let_go(self._peers.popitem()[1], "stopping")
+        return DeferredList(waits + self._leaving, consumeErrors=True).addCallback(lambda _: None)
+
+    def _make_peer(self, server_id: str) -> Peer:
+        return Peer(
+            server_id,
+            self._reactor,
+            self._client_endpoint,
+            self._registry,
+            self._journal,
+            self._max_message_bytes,
+            self._max_peer_queue_bytes,
+            self._rng.random,
+        )
+
+    def _let_go(self, peer: Peer, reason: str = "no member of this cluster any more") -> None:
+        gone = peer.stop(reason)
+        self._leaving.append(gone)
+        gone.addCallback(lambda _: self._leaving.remove(gone))
+
+    def _dial_back(self, server_id: str) -> None:
+        """A server that reached us can be reached: do not wait for the next retry."""
+        if server_id in self._peers:
+            self._peers[server_id].dial()
+
+
+def _listen(endpoint: IStreamServerEndpoint, acceptor: Acceptor) -> IListeningPort:
+    """Every endpoint of Twisted knows at once whether it can listen, and who starts must know it too."""
+    outcome: list[Any] = []
+    endpoint.listen(acceptor).addBoth(outcome.append)
+    assert outcome, f"{endpoint} did not listen at once"
+    if isinstance(outcome[0], Failure):
+        outcome[0].raiseException()
+    port: IListeningPort = outcome[0]
+    return port
