@@ -1,0 +1,186 @@
+"""
+`twistd raftcore`: the options, and the one place that puts real disk, sockets and reactor together.
+
+Nothing here imports the reactor as it is imported, and `makeService` has no side effects: a daemonising twistd forks
+after it.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted import copyright
+from twisted.application.service import IService
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python import usage
+
+import txraft
+from txraft.config import Config, load_config
+from txraft.errors import ConfigError
+from txraft.interfaces import IStateMachine, IStateMachinePlugin
+from txraft.net.addresses import parse_address
+from txraft.net.peers import PeerTransport
+from txraft.node import RaftNode
+from txraft.plugins import find_state_machine, installed_state_machines
+from txraft.server import ReservedPort, ServerService
+from txraft.settings import NodeSettings
+from txraft.storage.files import FileSystem
+from txraft.storage.store import LogStore
+from txraft.storage.writer import WriterThread
+
+
+@attrs.frozen
+class Plan:
+    """What a command line asks for: a checked configuration, and the plugin that makes its state machine."""
+
+    config: Config
+    plugin: IStateMachinePlugin
+
+
+class Options(usage.Options):
+    """The options of `twistd raftcore`. A configuration that cannot be used ends the process, one line a problem."""
+
+    synopsis = "[options]"
+    longdesc = "Runs one server of a Raft cluster, as the configuration file says."
+    optParameters = [["config", "c", None, "The configuration file, such as raft.conf."]]
+    optFlags = [
+        ["check-config", None, "Check the configuration, say what it is, and exit; create nothing."],
+        ["list-state-machines", None, "List the installed state machines and exit."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.overrides: list[str] = []
+        self.plan: Plan | None = None
+
+    def opt_set(self, setting: str) -> None:
+        """key=value, which wins over the configuration file. May be repeated."""
+        self.overrides.append(setting)
+
+    def opt_version(self) -> None:
+        """Show the versions and exit."""
+        print(f"txraft {txraft.__version__}, Twisted {copyright.version}")
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        """Read the configuration, and answer the options that only ask."""
+        if self["list-state-machines"]:
+            for plugin in installed_state_machines():
+                print(f"{plugin.name:16} {plugin.description}")
+            sys.exit(0)
+        if self["config"] is None:
+            raise usage.UsageError("--config FILE is missing")
+        self.plan = make_plan(self["config"], self.overrides)
+        if self["check-config"]:
+            makeService(self)
+            print(describe(self.plan))
+            sys.exit(0)
+
+
+def make_plan(path: str, overrides: list[str]) -> Plan:
+    """
+    Read and check the configuration at `path`.
+
+    @raise SystemExit: it cannot be used; with one line for each problem.
+    """
+    try:
+        config = load_config(path, overrides, lambda wanted: str(find_state_machine(wanted).name))
+    except ExceptionGroup as problems:
+        raise SystemExit("\n".join(str(problem) for problem in problems.exceptions)) from None
+    return Plan(config, find_state_machine(config.state_machine))
+
+
+def describe(plan: Plan) -> str:
+    """What `--check-config` says of a configuration that can be used."""
+    config = plan.config
+    members = f"first members {', '.join(config.servers)}" if config.servers else "waits to be added to a cluster"
+    safety = "" if config.fsync else "; UNSAFE: fsync=no"
+    return (
+        f"ok: {config.file}: server {config.server_id}, {members}, state machine {plan.plugin.name}, "
+        f"data in {config.data_dir}{safety}"
+    )
+
+
+def makeService(options: Options) -> IService:
+    """
+    The server that `options` ask for, not yet started.
+
+    @raise SystemExit: the state machine's plugin refuses its options; with the line that is wrong.
+    """
+    from twisted.internet import reactor
+
+    assert options.plan is not None, "postOptions comes first"
+    config, plugin = options.plan.config, options.plan.plugin
+    try:
+        machine = plugin.build(config.machine_options)
+        rpc_port = ReservedPort(reactor, config.rpc_bind_ip, config.rpc_port)
+        node = make_node(config, machine, rpc_port, reactor)
+        front_end: Any = plugin.service(node, machine, config.machine_options)
+    except ConfigError as error:
+        raise SystemExit(str(config.located(error))) from None
+    except ValueError as error:
+        # Timings so near to each other that in ticks they are the same.
+        raise SystemExit(f"{config.file}: {error}") from None
+    server = ServerService(reactor, node)
+    # Stopped in the reverse order: no client is served by a node that is gone, and no link outlives its port.
+    for part in (rpc_port, node, front_end):
+        if part is not None:
+            part.setServiceParent(server)
+    return server
+
+
+def make_node(config: Config, machine: IStateMachine, rpc_port: ReservedPort, reactor: Any) -> RaftNode:
+    """A node on this machine's disk, network and clock, not yet started."""
+    store = LogStore(
+        data_dir=config.data_dir,
+        log_file=config.log_file,
+        core_map_file=config.core_map_file,
+        server_id=config.server_id,
+        cluster_id=config.cluster_id,
+        segment_bytes=config.log_segment_bytes,
+        fsync=config.fsync,
+        files=FileSystem(),
+        writer=WriterThread(reactor),
+        new_incarnation=lambda: secrets.randbits(63) + 1,
+        monotonic=time.monotonic,
+    )
+    transport = PeerTransport(
+        reactor=reactor,
+        listen_endpoint=rpc_port,
+        client_endpoint=client_endpoint(reactor, config.rpc_port),
+        max_message_bytes=config.max_message_bytes,
+        max_peer_queue_bytes=config.max_peer_queue_bytes,
+        rng=random.Random(),
+    )
+    return RaftNode(
+        settings=node_settings(config),
+        log_store=store,
+        transport=transport,
+        machine=machine,
+        clock=reactor,
+        rng=random.Random(),
+        wall_ms=lambda: time.time_ns() // 1_000_000,
+    )
+
+
+def node_settings(config: Config) -> NodeSettings:
+    """The part of `config` that the node wants; it has the same names there."""
+    shared = {name: getattr(config, name) for name in attrs.fields_dict(NodeSettings) if hasattr(config, name)}
+    return NodeSettings(bootstrap=config.servers, **shared)
+
+
+def client_endpoint(reactor: Any, default_port: int) -> Callable[[str], IStreamClientEndpoint]:
+    """How to reach a server by its id; a host name is looked up at each attempt."""
+
+    def endpoint(server_id: str) -> IStreamClientEndpoint:
+        host, port = parse_address(server_id, default_port)
+        return HostnameEndpoint(reactor, host, port)
+
+    return endpoint
