@@ -107,9 +107,7 @@ def show_message(message: Message) -> str:
     for name in message.__slots__:
         value = getattr(message, name)
         if isinstance(value, LogSlice):
-            value = " ".join(
-                f"{run.term}:{command.decode() or '-'}" for run in value.runs for command in run.commands
-            )
+            value = " ".join(f"{run.term}:{command.decode() or '-'}" for run in value.runs for command in run.commands)
             if value:
                 words.append(f"entries=[{value}]")
         elif value is True:

@@ -144,6 +144,8 @@ class Log:
         self._spans: list[_Span] = []
         self._span_firsts: list[int] = []
         self._cached_slice: tuple[tuple[int, int, int], LogSlice] | None = None
+        self._received: list[EntryRun] = []
+        """Runs as they came since the last `take_unwritten`: the disk gets the very bytes that the leader encoded."""
 
     @property
     def first_index(self) -> int:
@@ -203,6 +205,7 @@ class Log:
     def extend(self, run: EntryRun) -> None:
         """Add a run that another server made, which must start right behind the last entry."""
         self._extend(run.first_index, run.term, run.kind, run.time_ms, run.commands)
+        self._received.append(run)
 
     def truncate(self, last_index: int) -> None:
         """Forget all entries behind `last_index`; what was durable of them no longer counts."""
@@ -214,6 +217,7 @@ class Log:
         self.durable_index = min(self.durable_index, last_index)
         self.written_index = min(self.written_index, last_index)
         self._cached_slice = None
+        self._received = []
 
     def matches(self, index: int, term: int) -> bool:
         """True if the entry at `index` is here with `term`. Paper §5.3, the consistency check."""
@@ -317,14 +321,16 @@ class Log:
         return runs
 
     def take_unwritten(self) -> list[EntryRun]:
-        """What the disk has not been given yet, and now is; the same run objects that `slice` gave, if it did."""
+        """What the disk has not been given yet, and now is; the runs that were received or sent, if they fit."""
         first_index = self.written_index + 1
+        received, self._received = self._received, []
         if first_index > self.last_index:
             return []
         self.written_index = self.last_index
-        cached = self._cached_slice[1] if self._cached_slice else None
-        if cached is not None and (cached.first_index, cached.last_index) == (first_index, self.last_index):
-            return list(cached.runs)
+        sent = self._cached_slice[1].runs if self._cached_slice else ()
+        for runs in (received, sent):
+            if runs and (runs[0].first_index, runs[-1].last_index) == (first_index, self.last_index):
+                return list(runs)
         return self.runs(first_index, self.last_index + 1)
 
     def made_durable(self, last_index: int, last_term: int) -> None:

@@ -1,0 +1,277 @@
+"""
+A cluster in memory: the production node and log on one simulated clock, disk and network, from one seed.
+
+After every event the invariants of the paper's Figure 3 are checked, and that every server's state machine has been
+given the same commands. A violation raises `InvariantBroken` out of `run`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from twisted.internet.base import DelayedCall
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from txraft.core.invariants import ClusterInvariants, require
+from txraft.interfaces import IStateMachine
+from txraft.node import RaftNode
+from txraft.settings import NodeSettings
+from txraft.storage.store import LogStore
+from txraft.testing.clock import SimulatedClock
+from txraft.testing.disk import FakeDisk
+from txraft.testing.network import Network, SimulatedTransport
+from txraft.testing.writer import FakeWriter
+
+
+@implementer(IStateMachine)
+class RecordingMachine:
+    """Remembers every command; a command's result is its place among them, from 1, a query's answer their number."""
+
+    def __init__(self) -> None:
+        self.commands: list[bytes] = []
+        self.calls = 0
+        """How often `apply` was called."""
+
+    def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[int]:
+        self.calls += 1
+        place = len(self.commands) + 1
+        self.commands += commands
+        return range(place, place + len(commands))
+
+    def query(self, request: bytes) -> int:
+        return len(self.commands)
+
+    def snapshot(self) -> Sequence[bytes]:
+        return list(self.commands)
+
+    def restore(self, chunks: Sequence[bytes]) -> None:
+        self.commands = list(chunks)
+
+
+@implementer(IStateMachine)
+class _Witness:
+    """Between the node and the machine: a digest of all that was applied up to each index, equal on all servers."""
+
+    def __init__(self, machine: Any, server_id: str, digests: dict[int, bytes]) -> None:
+        self._machine = machine
+        self._server_id = server_id
+        self._digests = digests
+        self._digest = b""
+
+    def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[object]:
+        for index, command in enumerate(commands, first_index):
+            entry = b"%d %d %d " % (index, time_ms, len(command)) + command
+            self._digest = hashlib.blake2b(self._digest + entry, digest_size=16).digest()
+            seen = self._digests.setdefault(index, self._digest)
+            require(seen == self._digest, "State Machine Safety", self._server_id, index, command)
+        results: Sequence[object] = self._machine.apply(first_index, commands, time_ms)
+        return results
+
+    def query(self, request: bytes) -> object:
+        return self._machine.query(request)
+
+    def snapshot(self) -> Sequence[bytes]:
+        chunks: Sequence[bytes] = self._machine.snapshot()
+        return chunks
+
+    def restore(self, chunks: Sequence[bytes]) -> None:
+        self._machine.restore(chunks)
+
+
+@implementer(IReactorTime)
+class _ProcessClock:
+    """The clock of one process: when that dies, nothing that it had planned happens."""
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        self._clock = clock
+        self._is_alive = True
+
+    def seconds(self) -> float:
+        return self._clock.seconds()
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
+        def call() -> None:
+            if self._is_alive:
+                callable(*args, **kw)
+
+        return self._clock.callLater(delay, call)
+
+    def getDelayedCalls(self) -> list[DelayedCall]:
+        return self._clock.getDelayedCalls()
+
+    def die(self) -> None:
+        self._is_alive = False
+
+
+@attrs.define
+class Server:
+    """
+    One server: its disk outlives the processes, everything else is the current process's.
+
+    `disk_seconds` is called for each write and says how long it takes; `node` is None while no process runs.
+    """
+
+    server_id: str
+    disk: FakeDisk
+    disk_seconds: Callable[[], float]
+    node: RaftNode | None = None
+    machine: Any = None
+    transport: SimulatedTransport | None = None
+    writer: FakeWriter | None = None
+    clock: _ProcessClock | None = None
+
+
+class Cluster:
+    """
+    Servers `s1`, `s2`, … of one cluster, none of them started. The same seed gives the same run.
+
+    :ivar servers: by server id.
+    :ivar network: cut, drop and delay through this.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        size: int = 3,
+        machine: Callable[[], Any] = RecordingMachine,
+        **settings: Any,
+    ) -> None:
+        """
+        @param machine: makes a state machine; called at every start of a server.
+        @param settings: fields of `NodeSettings` that differ from its defaults.
+        """
+        self.rng = random.Random(seed)
+        self.clock = SimulatedClock()
+        self.network = Network(self.clock, self._split_rng())
+        self.events = 0
+        self._make_machine = machine
+        self._settings = settings
+        self._invariants = ClusterInvariants()
+        self._digests: dict[int, bytes] = {}
+        self._rafts: dict[str, Any] = {}
+        self.ids = [f"s{number}" for number in range(1, size + 1)]
+        self.servers = {
+            server_id: Server(server_id, FakeDisk(self._split_rng()), self._quick_disk()) for server_id in self.ids
+        }
+
+    def _split_rng(self) -> random.Random:
+        return random.Random(self.rng.getrandbits(64))
+
+    def _quick_disk(self) -> Callable[[], float]:
+        rng = self._split_rng()
+        return lambda: rng.uniform(0.0001, 0.001)
+
+    # -- processes
+
+    def start(self, *server_ids: str) -> None:
+        """Start these servers, or all; a server that has crashed starts with what its disk has kept."""
+        for server_id in server_ids or self.ids:
+            self._start(self.servers[server_id])
+
+    def _start(self, server: Server) -> None:
+        assert server.node is None, f"{server.server_id} runs already"
+        settings = NodeSettings(
+            server_id=server.server_id, bootstrap=tuple(self.ids), cluster_id="simulated", **self._settings
+        )
+        server.clock = _ProcessClock(self.clock)
+        server.writer = FakeWriter(self.clock, lambda: server.disk_seconds())
+        server.transport = self.network.transport(server.server_id)
+        server.machine = self._make_machine()
+        server.node = RaftNode(
+            settings,
+            self._store(server, server.writer),
+            server.transport,
+            _Witness(server.machine, server.server_id, self._digests),
+            server.clock,
+            self._split_rng(),
+            self._wall_ms,
+        )
+        server.node.startService()
+        self._rafts[server.server_id] = server.node.raft
+
+    def _store(self, server: Server, writer: FakeWriter) -> LogStore:
+        incarnations = self._split_rng()
+        return LogStore(
+            data_dir="/data",
+            log_file="/data/raft.log",
+            core_map_file="/data/raft.state",
+            server_id=server.server_id,
+            cluster_id="simulated",
+            segment_bytes=16 * 1024,
+            fsync=True,
+            files=server.disk,
+            writer=writer,
+            new_incarnation=lambda: incarnations.getrandbits(64),
+            monotonic=self.clock.seconds,
+        )
+
+    def _wall_ms(self) -> int:
+        return 1_700_000_000_000 + int(self.clock.now * 1000)
+
+    def crash(self, server_id: str, keep: str = "some") -> None:
+        """Kill a server's process and machine at once. `keep` says what survives of unsynced writes, see `FakeDisk`."""
+        server = self.servers[server_id]
+        assert server.clock is not None and server.writer is not None and server.transport is not None
+        server.clock.die()
+        server.writer.crash()
+        server.transport.stop()
+        server.disk.crash(keep)
+        server.node = None
+
+    # -- time
+
+    def run(self, seconds: float) -> None:
+        """Let this much time pass, checking the invariants after every event."""
+        self.run_until(lambda: False, seconds)
+
+    def run_until(self, holds: Callable[[], bool], seconds: float = 30.0) -> bool:
+        """Let time pass until `holds()`, at most `seconds`; answer whether it does."""
+        end = self.clock.now + seconds
+        while not holds():
+            when = self.clock.next_time()
+            if when is None or when > end:
+                self.clock.now = max(self.clock.now, end)
+                return holds()
+            self.clock.run_next()
+            self.events += 1
+            self._invariants.check(self._rafts)
+        return True
+
+    # -- looking
+
+    def running(self) -> list[RaftNode]:
+        """The nodes of all running processes, by server id."""
+        return [server.node for _, server in sorted(self.servers.items()) if server.node is not None]
+
+    def node(self, server_id: str) -> RaftNode:
+        """The node of a running server."""
+        node = self.servers[server_id].node
+        assert node is not None, f"{server_id} does not run"
+        return node
+
+    def leader(self) -> RaftNode | None:
+        """The running leader of the highest term; None if there is none."""
+        leaders = [node for node in self.running() if node.raft is not None and node.raft.role.name == "leader"]
+        return max(leaders, key=_term, default=None)
+
+    def elect(self, seconds: float = 10.0) -> RaftNode:
+        """Run until there is a leader that has committed its first entry."""
+        require(self.run_until(self._has_working_leader, seconds), "no leader within", seconds)
+        leader = self.leader()
+        assert leader is not None
+        return leader
+
+    def _has_working_leader(self) -> bool:
+        leader = self.leader()
+        if leader is None or leader.raft is None:
+            return False
+        return leader.raft.log.term(leader.raft.commit_index) == leader.raft.term
+
+
+def _term(node: RaftNode) -> int:
+    return node.raft.term if node.raft is not None else 0
