@@ -68,13 +68,15 @@ class Peer:
         self._stopped = False
         self._link: DialledLink | None = None
         self._attempt: Deferred[Any] = succeed(None)
+        # Not `_attempt.called`: that is true as soon as a name is resolved, while the connection is still awaited.
+        self._is_dialling = False
         self._retry: IDelayedCall | None = None
 
     def dial(self) -> None:
         """Connect now, unless we are connected or about to be."""
         if self._retry is not None:
             self._retry.cancel()
-        elif self._link is not None or not self._attempt.called:
+        elif self._link is not None or self._is_dialling:
             return
         self._dial()
 
@@ -138,9 +140,15 @@ class Peer:
 
     def _dial(self) -> None:
         self._retry = None
+        self._is_dialling = True
         self._attempt = maybeDeferred(lambda: self._client_endpoint(self.server_id).connect(_Dialler(self)))
         self._attempt.addTimeout(CONNECT_S, self.reactor, _give_up)
+        self._attempt.addBoth(self._dialled)
         self._attempt.addErrback(self._not_connected)
+
+    def _dialled(self, result: Any) -> Any:
+        self._is_dialling = False
+        return result
 
     def _not_connected(self, failure: Failure) -> None:
         if not self._stopped:
