@@ -20,8 +20,16 @@ POLL_S = 0.1
 LEADER_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 
-# A process group of its own: Ctrl-C is for raftctl, which then tells each server once.
-_TWISTD = "import os, sys; os.setpgrp(); from twisted.scripts.twistd import run; sys.exit(run())"
+# A process group of its own: Ctrl-C is for raftctl, which then tells each server once. And where the system can do it
+# (PR_SET_PDEATHSIG, 1, on Linux), a SIGTERM when raftctl is gone, so that no server outlives it.
+_TWISTD = """
+import ctypes, os, sys
+os.setpgrp()
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 15)
+from twisted.scripts.twistd import run
+sys.exit(run())
+"""
 
 
 @attrs.frozen
