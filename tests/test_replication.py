@@ -99,7 +99,7 @@ class TestFollower:
         """R09."""
         follower = make_server(term=2, voters="", log="1:a 1:b")
         follower.step("2", append_entries(2, "2@1", leader_commit=2))
-        with pytest.raises(CommittedConflict, match="entry 2 .* committed"):
+        with pytest.raises(CommittedConflict, match=r"entry 2 .* committed"):
             follower.step("2", append_entries(2, "1@1", "2:x"))
 
     @pytest.mark.parametrize(

@@ -15,10 +15,13 @@ from txraft.waiters import Proposals
 MAX_CHUNK = 4096
 """Commands given to the state machine in one call at most; fewer while it turns out to be slow."""
 
+FIRST_CHUNK = 16
+"""The first call's: nobody knows yet how slow the machine is. Later ones may be this many times larger each."""
+
 
 class Applier:
     """
-    One state machine. A slice is at most `slice_s` seconds and one chunk long; the chunk adapts to the machine.
+    One state machine. A slice takes about `slice_s` seconds at most: how many commands that is, adapts to the machine.
 
     :raises MachineError: from `apply_until`; the machine raised, or broke its contract, at the entries it names.
     """
@@ -28,7 +31,7 @@ class Applier:
         self._proposals = proposals
         self._clock = clock
         self._slice_s = slice_s
-        self._chunk = MAX_CHUNK
+        self._chunk = FIRST_CHUNK
 
     def apply_until(self, raft: Raft, index: int, deadline: float) -> None:
         """Apply and answer committed entries up to `index`, until `deadline` (clock seconds), but at least one run."""
@@ -57,7 +60,6 @@ class Applier:
         return results
 
     def _adapt(self, count: int, seconds: float) -> None:
-        if seconds > self._slice_s:
-            self._chunk = max(1, min(count, self._chunk) // 2)
-        elif seconds < self._slice_s / 4 and count == self._chunk:
-            self._chunk = min(MAX_CHUNK, self._chunk * 2)
+        """Aim at half a slice, going by the last call."""
+        fitting = int(count * self._slice_s / 2 / seconds) if seconds > 0 else MAX_CHUNK
+        self._chunk = max(1, min(fitting, self._chunk * FIRST_CHUNK, MAX_CHUNK))

@@ -198,23 +198,16 @@ class RaftNode(Service):
         self._accepts = False
         if self.raft is None or self.failure is not None:
             return self._close()
-        drained = self._when_drained()
-        deadline = self._clock.callLater(self.settings.stop_timeout / 1000, drained.callback, None)
+        self._drained = Deferred()
+        stopped = self._not_longer_than_stop_timeout(self._drained)
+        self._note_drained()
 
-        def stop(result: object) -> Deferred[None]:
+        def stop(_: None) -> Deferred[None]:
             self._drained = None
-            if deadline.active():
-                deadline.cancel()
             self._end_all("this server is stopping")
             return self._close()
 
-        return drained.addCallback(stop)
-
-    def _when_drained(self) -> Deferred[None]:
-        self._drained = Deferred()
-        waiting = self._drained
-        self._note_drained()
-        return waiting
+        return stopped.addCallback(stop)
 
     def _note_drained(self) -> None:
         if self._drained is not None and not self._drained.called and not self._proposals and not self._reads.count:
@@ -224,7 +217,21 @@ class RaftNode(Service):
         if self._tick_call is not None and self._tick_call.active():
             self._tick_call.cancel()
         self._tick_call = None
-        return self._transport.stop().addCallback(lambda _: self._store.close())
+        closed = self._transport.stop().addCallback(lambda _: self._store.close())
+        return self._not_longer_than_stop_timeout(closed)
+
+    def _not_longer_than_stop_timeout(self, waiting: Deferred[None]) -> Deferred[None]:
+        """Fires with `waiting`, but at the latest after `stop_timeout`: a disk may never answer."""
+        done: Deferred[None] = Deferred()
+        deadline = self._clock.callLater(self.settings.stop_timeout / 1000, done.callback, None)
+
+        def end(_: object) -> None:
+            if deadline.active():
+                deadline.cancel()
+                done.callback(None)
+
+        waiting.addBoth(end)
+        return done
 
     # -- inputs: change memory, arm one flush
 
