@@ -22,11 +22,13 @@ from twisted.logger import Logger
 from txraft import codec
 from txraft.core.log import EntryRun
 from txraft.errors import DamagedLog, ProtocolError
-from txraft.storage import segment as format
+from txraft.storage import segment as layout
 from txraft.storage.files import IFileSystem, Syncs, directory_of
 from txraft.storage.segment import BadHeader, SegmentHeader
 
 _log = Logger()
+
+_CHUNK_BYTES = 1 << 20
 
 REMEDY = (
     "Nothing was changed. This copy of the log cannot be trusted: restore all files of the log as they were when the "
@@ -42,7 +44,7 @@ class Segment:
     header: SegmentHeader
     size: int
     last_index: int
-    stop_offset: int = format.HEADER_BYTES
+    stop_offset: int = layout.HEADER_BYTES
 
 
 @attrs.define
@@ -73,14 +75,23 @@ def is_untouched(files: IFileSystem, log_path: str, sequences: Sequence[int]) ->
     """True if these segments are all that the beginning of a first start leaves: one, without a record."""
     if list(sequences) != [1]:
         return False
-    return not any(_read(files, segment_path(log_path, 1))[format.HEADER_BYTES :])
+    data, _ = _read(files, segment_path(log_path, 1))
+    return len(data) <= layout.HEADER_BYTES
 
 
-def _read(files: IFileSystem, path: str) -> bytes:
+def _read(files: IFileSystem, path: str) -> tuple[bytes, int]:
+    """(content up to the last 16 bytes that are not all zero, and at least the header; length of the file)."""
     handle = files.open(path)
     try:
-        data: bytes = files.pread(handle, 0, files.size(handle))
-        return data
+        size: int = files.size(handle)
+        # From the end: the zeros that wait for records may be most of the file, and need no memory this way.
+        start, tail = size, b""
+        while start > 0 and not tail:
+            stop, start = start, max(0, start - _CHUNK_BYTES)
+            tail = files.pread(handle, start, stop - start).rstrip(b"\0")
+        stop = max(layout.HEADER_BYTES, start + len(tail))
+        data: bytes = files.pread(handle, 0, stop + -stop % layout.ALIGNMENT)
+        return data, size
     finally:
         files.close(handle)
 
@@ -133,16 +144,17 @@ class Recovery:
 
     def _recover_segment(self, sequence: int, is_last: bool) -> None:
         path = segment_path(self._log_path, sequence)
-        data = _read(self._files, path)
-        segment = Segment(path, self._checked_header(path, sequence, data), len(data), 0)
+        data, size = _read(self._files, path)
+        segment = Segment(path, self._checked_header(path, sequence, data), size, 0)
         segment.last_index = segment.header.first_index - 1
         self._segments.append(segment)
         for payload in self._payloads(segment, data):
             self._replay(segment, payload)
-        is_sealed = self._check_end(segment, data, is_last)
-        if is_last and is_sealed:
-            missing = segment_path(self._log_path, sequence + 1)
-            raise self._damaged(segment, f"the log goes on in {missing}, which is missing")
+        if is_last:
+            self._check_end(segment, data)
+        elif len(data) > segment.stop_offset + layout.SEAL_BYTES:
+            raise self._damaged(segment, "bad record, although the log goes on in the next segment")
+        # Else a seal, or what a crash left of one: the next segment knows which record was the last here.
 
     def _checked_header(self, path: str, sequence: int, data: bytes) -> SegmentHeader:
         try:
@@ -174,16 +186,16 @@ class Recovery:
 
     def _payloads(self, segment: Segment, data: bytes) -> Iterator[bytes]:
         """The records from the beginning on that are intact and follow each other; moves the end behind each."""
-        while record := format.decode_record_header(segment.header, data, segment.stop_offset):
+        while record := layout.decode_record_header(segment.header, data, segment.stop_offset):
             if record.previous_checksum != self._checksum:
                 raise self._damaged(segment, "this record does not follow the one before it")
             if record.is_seal:
                 return
-            payload = format.decode_payload(segment.header, data, segment.stop_offset, record)
+            payload = layout.decode_payload(segment.header, data, segment.stop_offset, record)
             if payload is None:
                 return
             yield payload
-            segment.stop_offset += format.extent(record.length)
+            segment.stop_offset += layout.extent(record.length)
             self._checksum = record.checksum
 
     def _replay(self, segment: Segment, payload: bytes) -> None:
@@ -194,43 +206,32 @@ class Recovery:
             raise self._damaged(segment, str(error)) from None
         segment.last_index = max(segment.last_index, *(run.last_index for run in runs))
 
-    def _check_end(self, segment: Segment, data: bytes, is_last: bool) -> bool:
+    def _check_end(self, segment: Segment, data: bytes) -> None:
         """
-        What comes behind the last intact record: if it is torn, cut it. True if it is a seal.
+        Behind the last intact record of the log: if one that was never completed is there, cut it.
 
-        @raise DamagedLog: it may have been acknowledged.
+        @raise DamagedLog: what is there may have been acknowledged.
         """
-        offset = segment.stop_offset
-        stop = offset + len(data[offset:].rstrip(b"\0"))
-        if stop == offset:
-            return False
-        record = format.decode_record_header(segment.header, data, offset)
-        behind = offset + (format.RECORD_HEADER_BYTES if record is None else format.extent(record.length))
+        offset, stop = segment.stop_offset, len(data)
+        if stop <= offset:
+            return
+        record = layout.decode_record_header(segment.header, data, offset)
         if record is not None and record.is_seal:
-            behind = offset + format.SEAL_BYTES
-            if stop <= behind:
-                return True
-        elif is_last and self._is_torn(segment, data, stop, behind):
-            self._cut(segment, stop)
-            return False
-        raise self._damaged(segment, "this is neither a valid record nor one that was being written")
-
-    def _is_torn(self, segment: Segment, data: bytes, stop: int, behind: int) -> bool:
-        """
-        True if what is at the end of the segment's records is the beginning of one that was never completed.
-
-        `[stop_offset, stop)` is all that is not zero; `behind` is where the next record could begin at the earliest.
-        """
-        offset = segment.stop_offset
-        for later in range(behind, stop, format.RECORD_HEADER_BYTES):
+            missing = segment_path(self._log_path, segment.header.sequence + 1)
+            raise self._damaged(segment, f"the log goes on in {missing}, which is missing")
+        behind = offset + (layout.RECORD_HEADER_BYTES if record is None else layout.extent(record.length))
+        for later in range(behind, stop, layout.ALIGNMENT):
             # A record is begun when the one before is durable. So a later header proves that this one was complete.
-            if format.decode_record_header(segment.header, data, later) is not None:
+            if layout.decode_record_header(segment.header, data, later) is not None:
                 raise self._damaged(segment, f"bad record, and another one behind it at offset {later}")
-        record = format.decode_record_header(segment.header, data, offset)
         if record is not None:
-            return stop <= behind and format.is_torn(data, offset, record)
-        # Without its header, a record's length is unknown; but if nothing is behind the header, it is not complete.
-        return stop <= behind or not any(data[offset:behind])
+            is_torn = stop <= behind and layout.is_torn(data, offset, record)
+        else:
+            # Its length is unknown; but a record with a complete header and nothing behind it was never completed.
+            is_torn = stop <= behind or not any(data[offset:behind])
+        if not is_torn:
+            raise self._damaged(segment, "this is neither an intact record nor one that was being written")
+        self._cut(segment, stop)
 
     def _cut(self, segment: Segment, stop: int) -> None:
         handle = self._files.open(segment.path)

@@ -40,6 +40,7 @@ import attrs
 import google_crc32c
 
 SECTOR_BYTES = 512
+ALIGNMENT = 16
 HEADER_BYTES = SECTOR_BYTES
 RECORD_HEADER_BYTES = 16
 SEAL_BYTES = RECORD_HEADER_BYTES
@@ -53,7 +54,6 @@ _CHECKED = struct.Struct("<QQQIII")
 _PLACE = struct.Struct("<QQQII")
 _TRAILER = struct.Struct("<I4s")
 _END_MARK = b"TXRE"
-_ALIGNMENT = 16
 _ZERO_RUN = bytes(64)
 
 
@@ -109,7 +109,7 @@ class RecordHeader:
 def extent(length: int) -> int:
     """How many bytes a record with a payload of `length` takes, header and trailer included."""
     whole = RECORD_HEADER_BYTES + length + _TRAILER.size
-    return whole + -whole % _ALIGNMENT
+    return whole + -whole % ALIGNMENT
 
 
 def _mask(payload: bytes, mask: int) -> bytes:
@@ -187,7 +187,7 @@ def is_torn(data: bytes, offset: int, record: RecordHeader) -> bool:
     """
     True if the record at `offset`, which is not intact, was never written completely.
 
-    Then a sector of it is zero, or behind the end of the file, or its end is: no sector of a complete record is.
+    Then a sector of it is zero, or its end is: no sector of a complete record is. Behind the end of `data` all is zero.
     """
     stop = offset + extent(record.length)
     if stop > len(data) or not any(data[stop - _TRAILER.size : stop]):

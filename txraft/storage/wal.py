@@ -14,7 +14,7 @@ import attrs
 
 from txraft import codec
 from txraft.core.log import EntryRun
-from txraft.storage import segment as format
+from txraft.storage import segment as layout
 from txraft.storage.files import IFileSystem, Syncs, unlink_if_there
 from txraft.storage.recovery import RecoveredLog, Recovery, Segment, find_segments, segment_path
 from txraft.storage.segment import SegmentHeader
@@ -86,11 +86,11 @@ class WriteAheadLog:
         """
         assert runs[0].first_index <= self._next_index, (runs[0].first_index, self._next_index)
         payload = codec.encode_record(runs)
-        extent = format.extent(len(payload))
+        extent = layout.extent(len(payload))
         segment = self.segments[-1]
-        if segment.stop_offset + extent + format.SEAL_BYTES > segment.size:
+        if segment.stop_offset + extent + layout.SEAL_BYTES > segment.size:
             segment = self._add_segment(segment.header.sequence + 1, runs[0].first_index, extent)
-        data, self._checksum = format.encode_record(segment.header, segment.stop_offset, self._checksum, payload)
+        data, self._checksum = layout.encode_record(segment.header, segment.stop_offset, self._checksum, payload)
         self._files.pwrite(self._handle, segment.stop_offset, data)
         self._syncs.data(self._handle)
         segment.stop_offset += extent
@@ -100,7 +100,7 @@ class WriteAheadLog:
 
     def _add_segment(self, sequence: int, first_index: int, needed: int) -> Segment:
         """Go on in a new segment, with room for a record of `needed` bytes."""
-        size = max(self._segment_bytes, format.HEADER_BYTES + needed + format.SEAL_BYTES)
+        size = max(self._segment_bytes, layout.HEADER_BYTES + needed + layout.SEAL_BYTES)
         header = SegmentHeader(self._log_id, sequence, first_index, self._checksum)
         segment = Segment(segment_path(self._log_path, sequence), header, size, first_index - 1)
         spare = self._filled_spare(size)
@@ -122,7 +122,7 @@ class WriteAheadLog:
 
     def _seal(self, segment: Segment) -> None:
         """Say in the old segment that there is a next one; without this, nobody could tell if that got lost."""
-        seal = format.encode_seal(segment.header, segment.stop_offset, self._checksum)
+        seal = layout.encode_seal(segment.header, segment.stop_offset, self._checksum)
         self._files.pwrite(self._handle, segment.stop_offset, seal)
         self._syncs.data(self._handle)
         self._files.close(self._handle)
