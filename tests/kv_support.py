@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.testing import StringTransport
+
 from txraft.errors import CommandTooLarge
 from txraft.machines.kv import KeyValueMachine
 from txraft.machines.kv_local import Limits, Surroundings

@@ -45,7 +45,7 @@ def line_failure(error: Exception) -> bytes:
 
 def _explained(error: Exception) -> str:
     if isinstance(error, OutcomeUnknown):
-        return f"outcome unknown, the write may still be carried out: {error}"
+        return f"{error}; the write may still be carried out"
     return str(error) if isinstance(error, Refusal | FatalError) else "internal error"
 
 
