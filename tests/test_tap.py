@@ -205,7 +205,7 @@ def test_a_configuration_that_cannot_be_used_is_one_line_and_nothing_is_created(
 def test_a_server_that_fails_ends_with_status_1_and_says_why(server: Server, tmp_path: pathlib.Path) -> None:
     """T03"""
     (tmp_path / "poisoned.py").write_text(
-        "from counter_machine import Counter, CounterPlugin\n"
+        "from txraft_counter.machine import Counter, CounterPlugin\n"
         "class Poisoned(Counter):\n"
         "    def add(self, amount):\n"
         "        raise RuntimeError('no more')\n"

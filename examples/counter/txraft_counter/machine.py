@@ -33,6 +33,6 @@ class CounterPlugin:
         return Counter()
 
     def service(self, node, machine, options):
-        from counter_server import counter_service
+        from txraft_counter.server import counter_service
 
         return counter_service(node, options.get("counter_port", "8900"))
