@@ -8,6 +8,8 @@ a server can be down (connections are refused) or silent (connections are never 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -23,6 +25,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -126,6 +129,7 @@ class Network:
             waiting, self.waiting = self.waiting, []
             for attempt in waiting:
                 self._complete(*attempt)
+            self.ends = [end for end in self.ends if not end.gone]
             moves = sum(end.move() for end in list(self.ends))
             moved = bool(waiting) or moves > 0
 
@@ -261,6 +265,15 @@ class Caller(Protocol):
 
     def frames(self) -> list[bytes]:
         return Splitter(1 << 20).feed(self.heard)
+
+
+@contextmanager
+def log_lines() -> Iterator[list[str]]:
+    """What is logged meanwhile; complete at the end of the block."""
+    lines: list[str] = []
+    with capturedLogs() as events:
+        yield lines
+    lines += [formatEvent(event) for event in events]
 
 
 def pair(network: Network) -> tuple[Server, Server]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 from memory_links import (
     HIGH_WATER_BYTES,
@@ -14,11 +11,11 @@ from memory_links import (
     Network,
     Server,
     hello_frame,
+    log_lines,
     pair,
     vote,
 )
 from twisted.internet.error import CannotListenError
-from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -34,15 +31,6 @@ from txraft.net.links import CLOSE_S, STABLE_S
 def append(size: int, term: int = 1) -> AppendEntries:
     """A message of a little more than `size` bytes."""
     return AppendEntries(term, 0, 0, 0, 0, LogSlice(1, [EntryRun(1, term, EntryKind.COMMAND, 0, [bytes(size)])]))
-
-
-@contextmanager
-def log_lines() -> Iterator[list[str]]:
-    """What is logged meanwhile; complete at the end of the block."""
-    lines: list[str] = []
-    with capturedLogs() as events:
-        yield lines
-    lines += [formatEvent(event) for event in events]
 
 
 class Messages(SynchronousTestCase):
