@@ -51,6 +51,7 @@ def scan_all(machine: KeyValueMachine, count: int, between: object = None) -> li
         cursor = int(following)
         if not cursor:
             return found
+        assert len(found) < 10_000, "the scan does not end"
         if callable(between):
             between()
 
@@ -232,6 +233,14 @@ class QueryTests(SynchronousTestCase):
         apply_one(machine, bytes([Op.FLUSH]))
         self.assertEqual(len(first), 1)
         self.assertEqual(machine.query(encoding.pack_scan(int(cursor), 10, b"*")), [b"0", []])
+
+    def test_a_cursor_that_nobody_gave_is_answered_without_sorting_again(self) -> None:
+        machine = machine_of(a="", b="")
+        scan_all(machine, 10)
+        order = machine._scan_order
+        for cursor in (1, 2**31, 2**63, 2**64 - 1):
+            machine.query(encoding.pack_scan(cursor, 10, b"*"))
+            self.assertIs(machine._scan_order, order)
 
     def test_a_scan_does_not_part_keys_of_one_hash(self) -> None:
         first, second = colliding_keys()

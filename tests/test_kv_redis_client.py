@@ -111,6 +111,17 @@ class RedisClientTests(TestCase):
         second: Any = plugin.service(self.node, plugin.build({}), self.options)
         self.assertRaises(CannotListenError, second.privilegedStartService)
 
+    async def test_a_client_that_ends_its_side_gets_its_replies(self) -> None:
+        """As `printf ... | nc -N` does."""
+
+        def talk() -> bytes:
+            with socket.create_connection(("127.0.0.1", int(self.options["kv_port"])), timeout=30) as client:
+                client.sendall(b"set a 1\nget a\nset a 2\nget a\n")
+                client.shutdown(socket.SHUT_WR)
+                return b"".join(iter(lambda: client.recv(100), b""))
+
+        self.assertEqual(await deferToThread(talk), b"OK null\r\nOK 1\r\nOK 1\r\nOK 2\r\n")
+
     async def test_stopping_closes_the_connections(self) -> None:
         def connect() -> socket.socket:
             client = socket.create_connection(("127.0.0.1", int(self.options["kv_port"])), timeout=30)

@@ -184,9 +184,12 @@ class KeyValueMachine:
 
     def _order_since(self, began: int) -> list[bytes]:
         """All keys by CRC, as they were at index `began` (modulo 2**31) or later."""
-        if self._scan_order is None or (self._scan_order[0] - began) & _INDEX_MASK > _INDEX_MASK // 2:
-            self._scan_order = (self.applied_index & _INDEX_MASK, sorted(self._state, key=crc32))
-        return self._scan_order[1]
+        now = self.applied_index & _INDEX_MASK
+        made, order = self._scan_order or (now, None)
+        if order is None or (made != now and (made - began) & _INDEX_MASK > _INDEX_MASK // 2):
+            order = sorted(self._state, key=crc32)
+            self._scan_order = (now, order)
+        return order
 
     def snapshot(self) -> list[bytes]:
         """See `IStateMachine`. The format is in the code below; servers that applied the same give the same bytes."""

@@ -355,6 +355,7 @@ class KeyValueProtocol(Protocol):
         """Read on, or stop reading, as what is under way allows."""
         may_read = (
             not self._client_is_slow
+            and not self._session.is_closing
             and self._requests < self._bounds.pipeline
             and self._received_bytes < self._bounds.pipeline_bytes
         )
