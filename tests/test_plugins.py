@@ -48,7 +48,7 @@ class PluginTests(SynchronousTestCase):
         self.assertEqual(self.problem("acne"), "state_machine: there is no acne; installed: acme, kv")
 
     def test_two_plugins_of_one_name_are_refused_and_both_files_named(self) -> None:
-        first, second = self.install("acme_first", "acme"), self.install("acme_second", "acme")
+        first, second = sorted([self.install("acme_first", "acme"), self.install("acme_second", "acme")])
         self.assertEqual(self.problem("acme"), f"state_machine: 2 plugins are called acme: {first} and {second}")
 
     def test_plugins_of_one_name_do_not_disturb_who_wants_another(self) -> None:
