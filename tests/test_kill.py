@@ -1,0 +1,231 @@
+"""
+Real servers, real disk, kill -9: what was acknowledged is there afterwards, on every server.
+
+What a server holds is read from its data directory once it is down, with the code that a start would use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import attrs
+import pytest
+from processes import DEADLINE_S, TWISTD, ask, free_ports, started, terminate, wait_until
+from twisted.internet.task import Clock
+
+from txraft.core.log import EntryKind
+from txraft.machines.kv import KeyValueMachine
+from txraft.machines.kv_encoding import GET_PREFIX
+from txraft.storage.files import FileSystem
+from txraft.storage.store import LogStore
+from txraft.testing.writer import FakeWriter
+
+pytestmark = pytest.mark.process
+
+
+@attrs.define
+class Server:
+    """One server, running or not. Its directory outlives its processes."""
+
+    directory: pathlib.Path
+    client_port: int
+    rpc_port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self, stack: contextlib.ExitStack) -> None:
+        command = [*TWISTD, "-n", "--pidfile=", "raftcore", "--config", "raft.conf"]
+        self.process = stack.enter_context(started(command, self.directory))
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    @property
+    def is_leader(self) -> bool:
+        return self.process is not None and ask(self.client_port, "get nothing").startswith("OK")
+
+    def has_on_disk(self, text: bytes) -> bool:
+        """While it runs: whether `text` stands in its log's files."""
+        segments = sorted((self.directory / "raft-data").glob("raft.log.*"))
+        return any(text in segment.read_bytes() for segment in segments)
+
+    def machine_from_disk(self) -> KeyValueMachine:
+        """The state that the entries of this stopped server's log make."""
+        data_dir = self.directory / "raft-data"
+        store = LogStore(
+            data_dir=str(data_dir),
+            log_file=str(data_dir / "raft.log"),
+            core_map_file=str(data_dir / "raft.state"),
+            server_id=f"127.0.0.1:{self.rpc_port}",
+            cluster_id="",
+            segment_bytes=1 << 20,
+            fsync=True,
+            files=FileSystem(),
+            writer=FakeWriter(Clock()),
+            new_incarnation=lambda: 0,
+            monotonic=lambda: 0.0,
+        )
+        machine = KeyValueMachine()
+        for run in store.open().runs:
+            if run.kind is EntryKind.COMMAND:
+                machine.apply(run.first_index, run.commands, run.time_ms)
+        return machine
+
+
+class Writer:
+    """Writes numbered keys for as long as it is not stopped; remembers what was acknowledged."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.acknowledged: list[int] = []
+        self._servers = servers
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        number = 0
+        while not self._stopping.is_set():
+            for server in self._servers:
+                with contextlib.suppress(OSError):
+                    number = self._write_to(server.client_port, number)
+
+    def _write_to(self, port: int, number: int) -> int:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection, connection.makefile("rb") as file:
+            while not self._stopping.is_set():
+                number += 1
+                connection.sendall(b"set key%d value%d\r\n" % (number, number))
+                answer = file.readline()
+                if not answer.startswith(b"OK"):
+                    break
+                self.acknowledged.append(number)
+        return number
+
+    def has_gone_on(self, count: int = 30) -> None:
+        """Wait until so many more writes have been acknowledged."""
+        goal = len(self.acknowledged) + count
+        wait_until(lambda: len(self.acknowledged) >= goal, f"{count} more writes")
+
+    def stop(self) -> dict[bytes, bytes]:
+        """What must be there."""
+        self._stopping.set()
+        self._thread.join(DEADLINE_S)
+        return {b"key%d" % number: b"value%d" % number for number in self.acknowledged}
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def servers(tmp_path: pathlib.Path, stack: contextlib.ExitStack) -> list[Server]:
+    """Three servers that run and have a leader."""
+    ports = free_ports(6)
+    members = ",".join(f"127.0.0.1:{port}" for port in ports[3:])
+    servers = []
+    for client_port, rpc_port in zip(ports[:3], ports[3:], strict=True):
+        directory = tmp_path / str(rpc_port)
+        directory.mkdir()
+        lines = [f"servers={members}", f"rpc_port={rpc_port}", f"kv_port={client_port}", "log_segment_bytes=64 KiB"]
+        (directory / "raft.conf").write_text("\n".join([*lines, ""]))
+        servers.append(Server(directory, client_port, rpc_port))
+    for server in servers:
+        server.start(stack)
+    leader_of(servers)
+    return servers
+
+
+def leader_of(servers: list[Server]) -> Server:
+    found: list[Server] = []
+    wait_until(lambda: found.extend(server for server in servers if server.is_leader) or found, "a leader")
+    return found[0]
+
+
+def assert_all_is_there(servers: list[Server], expected: dict[bytes, bytes]) -> None:
+    """Through the cluster; and, once everybody has caught up and has stopped, on each server's disk."""
+    leader = leader_of(servers)
+    lost = [key for key, value in expected.items() if _get(leader, key) != value]
+    assert not lost, f"{len(lost)} of {len(expected)} acknowledged writes are missing"
+    assert ask(leader.client_port, "set last the-very-last-value").startswith("OK")
+    for server in servers:
+        wait_until(lambda: server.has_on_disk(b"the-very-last-value"), "all servers have everything")  # noqa: B023
+    for server in servers:
+        assert server.process is not None
+        assert terminate(server.process) == -signal.SIGTERM
+    for server in servers:
+        machine = server.machine_from_disk()
+        lost = [key for key, value in expected.items() if machine.query(GET_PREFIX + key) != value]
+        assert not lost, f"{len(lost)} of {len(expected)} acknowledged writes are not on server {server.rpc_port}"
+
+
+def _get(server: Server, key: bytes) -> bytes:
+    return ask(server.client_port, f"get {key.decode()}").removeprefix("OK ").encode()
+
+
+def test_kill_9_of_the_leader_of_a_follower_and_of_all_loses_nothing_acknowledged(servers, stack):
+    writer = Writer(servers)
+    writer.has_gone_on()
+    for _ in range(2):
+        leader = leader_of(servers)
+        leader.kill()
+        writer.has_gone_on()
+        leader.start(stack)
+        writer.has_gone_on()
+    leader = leader_of(servers)
+    follower = next(server for server in servers if server is not leader)
+    follower.kill()
+    writer.has_gone_on()
+    follower.start(stack)
+    writer.has_gone_on()
+    for server in servers:
+        server.kill()
+    for server in servers:
+        server.start(stack)
+    writer.has_gone_on()
+    expected = writer.stop()
+    assert len(expected) >= 210
+    assert_all_is_there(servers, expected)
+
+
+def test_sigterm_of_the_leader_under_load_loses_nothing(servers, stack):
+    """T13."""
+    writer = Writer(servers)
+    writer.has_gone_on()
+    leader = leader_of(servers)
+    assert leader.process is not None
+    assert terminate(leader.process) == -signal.SIGTERM
+    leader.process = None
+    writer.has_gone_on()
+    leader.start(stack)
+    assert_all_is_there(servers, writer.stop())
+
+
+def test_a_torn_tail_is_cut_at_the_start_and_logged(servers, stack):
+    """D04: what a crash in the middle of a write leaves."""
+    victim = next(server for server in servers if not server.is_leader)
+    assert ask(leader_of(servers).client_port, "set a before").startswith("OK")
+    wait_until(lambda: victim.has_on_disk(b"before"), "the follower has it")
+    victim.kill()
+    newest = max((victim.directory / "raft-data").glob("raft.log.0*"))
+    content = bytearray(newest.read_bytes())
+    end = len(content.rstrip(b"\0"))
+    torn = -(-end // 16) * 16
+    content[torn + 16 : torn + 48] = b"x" * 32  # the record's first bytes never arrived
+    newest.write_bytes(content)
+    victim.start(stack)
+    wait_until(lambda: b"torn" in (victim.directory / "output").read_bytes(), "the log says so")
+    line = next(line for line in (victim.directory / "output").read_text().splitlines() if "torn" in line)
+    assert newest.name in line
+    assert str(torn) in line
+    assert ask(leader_of(servers).client_port, "set b after").startswith("OK")
+    wait_until(lambda: victim.has_on_disk(b"after"), "it takes part again")
