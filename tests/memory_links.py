@@ -49,7 +49,7 @@ class End:
         self.peer_address = IPv4Address("TCP", host, port)
         self.other: End
         self.stalled = False
-        self.closing = self.gone = self.paused = False
+        self.closing = self.gone = self.paused = self.writing = False
         self.producer: Any = None
         self.buffer = b""
         self.writes = 0
@@ -58,6 +58,7 @@ class End:
         if self.gone:
             return
         self.writes += 1
+        self.writing = True
         self.buffer += data
         if self.producer is not None and len(self.buffer) > HIGH_WATER_BYTES and not self.paused:
             self.paused = True
@@ -69,9 +70,10 @@ class End:
 
     def unregisterProducer(self) -> None:
         self.producer = None
+        self.writing = self.writing or self.closing
 
     def loseConnection(self) -> None:
-        self.closing = True
+        self.closing = self.writing = True
 
     def abortConnection(self) -> None:
         self.buffer = b""
@@ -89,15 +91,16 @@ class End:
 
     def move(self) -> bool:
         """Carry what is buffered to the other end; True if anything happened."""
-        if self.gone or self.stalled or not (self.buffer or self.paused or self.closing):
+        if self.gone or self.stalled or not self.writing:
             return False
         data, self.buffer = self.buffer, b""
+        self.writing = False
         if data:
             self.other.protocol.dataReceived(data)
         if self.producer is not None and self.paused:
             self.paused = False
             self.producer.resumeProducing()
-        elif self.closing and not self.buffer:
+        elif self.closing and not self.writing:
             self.cut(ConnectionDone)
         return True
 
@@ -128,7 +131,7 @@ class Network:
         while moved:
             waiting, self.waiting = self.waiting, []
             for attempt in waiting:
-                self._complete(*attempt)
+                self.complete(*attempt)
             self.ends = [end for end in self.ends if not end.gone]
             moves = sum(end.move() for end in list(self.ends))
             moved = bool(waiting) or moves > 0
@@ -149,9 +152,10 @@ class Network:
         attempt: Deferred[Any] = Deferred()
         if receiver not in self.silent:
             self.waiting.append((attempt, sender, receiver, factory))
-        return attempt
+        # As an endpoint that has resolved a name already: called, and yet waiting for the connection.
+        return succeed(None).addCallback(lambda _: attempt)
 
-    def _complete(self, attempt: Deferred[Any], sender: str, receiver: str, factory: IProtocolFactory) -> None:
+    def complete(self, attempt: Deferred[Any], sender: str, receiver: str, factory: IProtocolFactory) -> None:
         if attempt.called:
             return
         if receiver not in self.listening:

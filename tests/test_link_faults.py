@@ -255,9 +255,10 @@ class Slowness(SynchronousTestCase):
     def test_strangers_at_a_passive_server_are_bounded(self) -> None:
         """N03"""
         passive = Server(self.network, "s9", cluster_id="")
-        callers = [Caller(self.network, "s9") for _ in range(MAX_STRANGERS + 10)]
-        for number, caller in enumerate(callers):
-            caller.say(hello_frame(f"x{number}", "s9"))
+        callers = []
+        for number in range(MAX_STRANGERS + 10):
+            callers.append(Caller(self.network, "s9"))
+            callers[-1].say(hello_frame(f"x{number}", "s9"))
         self.assertEqual([caller.lost for caller in callers], [True] * 10 + [False] * MAX_STRANGERS)
         passive.transport.stop()
 
@@ -280,7 +281,7 @@ class Slowness(SynchronousTestCase):
         while not self.network.waiting:
             self.network.clock.advance(0.01)
         ends = len(self.network.ends)
-        self.network._complete(*self.network.waiting.pop())
+        self.network.complete(*self.network.waiting.pop())
         for end in self.network.ends[ends:]:
             end.stalled = True
         self.network.clock.advance(HANDSHAKE_S)
@@ -351,6 +352,17 @@ class Retries(SynchronousTestCase):
         Server(self.network, "s2", "s1")
         self.network.run()
         self.assertEqual(one.transport.link_status("s2"), "connected")
+
+    def test_a_peer_that_calls_while_we_dial_it_is_not_dialled_twice(self) -> None:
+        """N06: crossed connects."""
+        one = Server(self.network, "s1", "s2")
+        crossing, self.network.waiting = self.network.waiting, []
+        two = Server(self.network, "s2", "s1")
+        self.network.run()
+        self.network.waiting = crossing
+        self.network.advance(STABLE_S)
+        self.assertEqual(self.network.attempts, ["s2", "s1"])
+        self.assertEqual((one.transport.link_status("s2"), two.transport.link_status("s1")), ("connected", "connected"))
 
     def test_an_address_that_cannot_be_used_is_a_status_and_not_an_exception(self) -> None:
         one = Server(self.network, "s1")

@@ -91,6 +91,17 @@ class Messages(SynchronousTestCase):
         self.network.run()
         self.assertEqual(two.terms(), [7])
 
+    def test_a_message_sent_before_hands_are_shaken_is_not_kept(self) -> None:
+        one = Server(self.network, "s1", "s2")
+        two = Server(self.network, "s2", "s1")
+        for attempt in self.network.waiting:
+            self.network.complete(*attempt)
+        one.transport.send("s2", vote(1))
+        self.network.run()
+        one.send("s2", vote(2))
+        self.network.run()
+        self.assertEqual(two.terms(), [2])
+
     def test_what_was_queued_before_a_reconnect_is_not_sent_after_it(self) -> None:
         """N06"""
         one, two = pair(self.network)
@@ -161,10 +172,19 @@ class Bounds(SynchronousTestCase):
         self.assertEqual(self.one.transport.dropped_messages("s2"), 0)
 
     def test_small_writes_that_never_make_the_transport_pause_are_not_counted_for_ever(self) -> None:
-        for _ in range(20_000):
-            self.one.send("s2", vote(1))
-            self.end.move()
+        self.send_one_by_one(2 * MAX_QUEUE_BYTES)
         self.assertEqual(self.one.transport.dropped_messages("s2"), 0)
+
+    def test_a_pause_that_is_over_does_not_count_for_ever(self) -> None:
+        self.one.send("s2", *[append(9_000) for _ in range(20)])
+        self.network.run()
+        self.send_one_by_one(2 * MAX_QUEUE_BYTES)
+        self.assertEqual(self.one.transport.dropped_messages("s2"), 0)
+
+    def send_one_by_one(self, total_bytes: int) -> None:
+        for _ in range(total_bytes // 1000):
+            self.one.send("s2", append(1000))
+            self.network.run()
 
     def test_an_empty_link_takes_one_message_above_the_queue_bound(self) -> None:
         """Else it would never be sent: a bound that is smaller than a message must not stop a cluster."""
@@ -228,6 +248,7 @@ class Membership(SynchronousTestCase):
         self.network.run()
         self.assertEqual(two.received, [("s1", [vote(1)])])
         self.assertEqual(two.transport.addresses("s1").client, "s1:client")
+        self.assertEqual(one.transport.addresses("s2").client, "s2:client")
 
 
 class StartAndStop(SynchronousTestCase):
@@ -275,6 +296,20 @@ class StartAndStop(SynchronousTestCase):
         self.assertNoResult(done)
         self.network.advance(CLOSE_S, step=CLOSE_S / 2)
         self.successResultOf(done)
+
+    def test_stop_waits_for_the_connections_that_others_dialled(self) -> None:
+        one = Server(self.network, "s1", cluster_id="")
+        caller = Caller(self.network, "s1")
+        done = one.transport.stop()
+        self.assertNoResult(done)
+        self.network.run()
+        self.assertTrue(caller.lost)
+        self.successResultOf(done)
+
+    def test_a_link_that_is_paused_and_then_drained_closes_without_waiting(self) -> None:
+        one, _ = pair(self.network)
+        one.send("s2", *[append(9_000) for _ in range(20)])
+        self.assert_stopped(one)
 
     def test_what_was_flushed_before_stop_arrives(self) -> None:
         one, two = pair(self.network)
