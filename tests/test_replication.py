@@ -130,7 +130,11 @@ class TestFollower:
         assert follower.log.durable_index == 1
         ready = follower.ready()
         assert all(message.match_index <= 1 for _, message in ready.messages)
-        assert [(run.first_index, run.commands) for run in ready.persist.runs] == [(2, [b"x", b"y", b"z"])]
+        assert [(run.first_index, run.commands) for run in ready.persist.runs] == [
+            (2, [b"x"]),
+            (3, [b"y"]),
+            (4, [b"z"]),
+        ]
         follower.persisted()
         assert sent(follower)[-1] == "3< AppendEntriesResponse term=2 match_index=4"
 

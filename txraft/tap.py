@@ -28,9 +28,9 @@ from txraft.interfaces import IStateMachine, IStateMachinePlugin
 from txraft.net.addresses import parse_address
 from txraft.net.peers import PeerTransport
 from txraft.node import RaftNode
+from txraft.node.settings import NodeSettings
 from txraft.plugins import find_state_machine, installed_state_machines
 from txraft.server import ReservedPort, ServerService
-from txraft.settings import NodeSettings
 from txraft.storage.files import FileSystem
 from txraft.storage.store import LogStore
 from txraft.storage.writer import WriterThread

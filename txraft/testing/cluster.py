@@ -20,7 +20,7 @@ from zope.interface import implementer
 from txraft.core.invariants import ClusterInvariants, require
 from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
-from txraft.settings import NodeSettings
+from txraft.node.settings import NodeSettings
 from txraft.storage.store import LogStore
 from txraft.testing.clock import SimulatedClock
 from txraft.testing.disk import FakeDisk

@@ -12,7 +12,7 @@ from txraft.core.raft import Raft
 from txraft.interfaces import StorageStatus
 
 if TYPE_CHECKING:
-    from txraft.node import RaftNode
+    from txraft.node.raft_node import RaftNode
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from txraft.core.log import EntryKind, EntryRun
 from txraft.core.raft import Raft
 from txraft.errors import MachineError
 from txraft.interfaces import IStateMachine
-from txraft.waiters import Proposals
+from txraft.node.waiters import Proposals
 
 MAX_CHUNK = 4096
 """Commands given to the state machine in one call at most; fewer while it turns out to be slow."""

@@ -17,12 +17,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txraft.applier import Applier
 from txraft.core.errors import InvalidMessage, NotLeading, UncommittedFull
 from txraft.core.leader import Leader
-from txraft.core.log import EntryRun, Log
-from txraft.core.membership import Membership
-from txraft.core.messages import HardState, Message
+from txraft.core.messages import Message
 from txraft.core.raft import Raft
 from txraft.core.ready import Persist
 from txraft.errors import (
@@ -32,12 +29,13 @@ from txraft.errors import (
     Overloaded,
     ProtocolError,
     Stopped,
-    StorageError,
 )
 from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport, StorageStatus
-from txraft.settings import NodeSettings
-from txraft.status import NodeStatus, describe
-from txraft.waiters import Proposals, Reads
+from txraft.node.applier import Applier
+from txraft.node.restart import raft_from_disk
+from txraft.node.settings import NodeSettings
+from txraft.node.status import NodeStatus, describe
+from txraft.node.waiters import Proposals, Reads
 
 
 class RaftNode(Service):
@@ -159,7 +157,7 @@ class RaftNode(Service):
         """
         recovered = self._store.open()
         try:
-            raft = self._recover(recovered.hard_state, recovered.runs)
+            raft = raft_from_disk(self.settings, self._core_settings, self._rng, recovered)
         except Exception:
             self._store.close()
             raise
@@ -171,24 +169,6 @@ class RaftNode(Service):
         self._transport.start(recovered.identity, self._receive)
         self._schedule_tick()
         self._arm_flush()
-
-    def _recover(self, hard_state: HardState, runs: Sequence[EntryRun]) -> Raft:
-        log = Log()
-        for run in runs:
-            log.extend(run)
-        log.take_unwritten()
-        log.made_durable(log.last_index, log.last_term)
-        if hard_state.term < log.last_term:
-            raise StorageError(
-                f"the log has entries of term {log.last_term}, but the stored term is {hard_state.term}: the file with "
-                f"term and vote is older than the log. Restore it, or move the data directory away and add this server "
-                f"to the cluster again"
-            )
-        settings = self.settings
-        raft = Raft(settings.server_id, self._core_settings, self._rng, hard_state, log)
-        if settings.bootstrap and log.last_index == 0:
-            raft.bootstrap(Membership(settings.cluster_id, tuple(sorted(settings.bootstrap))))
-        return raft
 
     def stopService(self) -> Deferred[None]:
         """
