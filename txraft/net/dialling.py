@@ -68,17 +68,21 @@ class Peer:
         self._stopped = False
         self._link: DialledLink | None = None
         self._attempt: Deferred[Any] = succeed(None)
-        # Not `_attempt.called`: that is true as soon as a name is resolved, while the connection is still awaited.
-        self._is_dialling = False
+        # From the first `dial` until `stop` there is always one of three: an attempt, a link, or this.
         self._retry: IDelayedCall | None = None
 
     def dial(self) -> None:
-        """Connect now, unless we are connected or about to be."""
+        """Connect. The owner calls this once; from then on the link keeps itself up."""
+        self._retry = None
+        self._attempt = maybeDeferred(lambda: self._client_endpoint(self.server_id).connect(_Dialler(self)))
+        self._attempt.addTimeout(CONNECT_S, self.reactor, _give_up)
+        self._attempt.addErrback(self._not_connected)
+
+    def retry_now(self) -> None:
+        """If we are waiting to dial again, wait no longer."""
         if self._retry is not None:
             self._retry.cancel()
-        elif self._link is not None or self._is_dialling:
-            return
-        self._dial()
+            self.dial()
 
     def send(self, message: Message) -> None:
         """Queue a message for `flush`; drop it if the link is down or full. One that is too large is never sent."""
@@ -138,18 +142,6 @@ class Peer:
             self._journal.forget(self._name)
         self._down(reason)
 
-    def _dial(self) -> None:
-        self._retry = None
-        self._is_dialling = True
-        self._attempt = maybeDeferred(lambda: self._client_endpoint(self.server_id).connect(_Dialler(self)))
-        self._attempt.addTimeout(CONNECT_S, self.reactor, _give_up)
-        self._attempt.addBoth(self._dialled)
-        self._attempt.addErrback(self._not_connected)
-
-    def _dialled(self, result: Any) -> Any:
-        self._is_dialling = False
-        return result
-
     def _not_connected(self, failure: Failure) -> None:
         if not self._stopped:
             self._down(f"cannot connect: {failure.getErrorMessage()}")
@@ -158,7 +150,7 @@ class Peer:
         self.status = reason
         self._journal.say(self._name, reason)
         if not self._stopped:
-            self._retry = self.reactor.callLater(self._retry_delay_s(self._failures), self._dial)
+            self._retry = self.reactor.callLater(self._retry_delay_s(self._failures), self.dial)
             self._failures += 1
 
 

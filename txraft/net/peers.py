@@ -147,7 +147,7 @@ class PeerTransport:
     def _dial_back(self, server_id: str) -> None:
         """A server that reached us can be reached: do not wait for the next retry."""
         if server_id in self._peers:
-            self._peers[server_id].dial()
+            self._peers[server_id].retry_now()
 
 
 def _listen(endpoint: IStreamServerEndpoint, acceptor: Acceptor) -> IListeningPort:
