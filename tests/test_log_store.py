@@ -125,6 +125,20 @@ def test_crash_during_the_recovery_from_a_crash_loses_nothing():
             assert found(server.open()) in allowed(server.acknowledged, attempted), (seed, point)
 
 
+def test_a_crash_while_a_torn_record_is_overwritten_leaves_a_log_that_opens():
+    """D06: what was cut must not show through the sectors of the record that was written over it."""
+    for seed in range(300):
+        server = Server(seed, segment_bytes=8192)
+        server.open()
+        for commands in ([b"a" * 1100], [b"b" * 2100]):
+            server.disk.halt_at(2)
+            with pytest.raises(StorageError):
+                server.write(None, [run(1, commands)])
+            server.crash()
+            server.open()
+        server.write(None, [run(1, "c")])
+
+
 def failures():
     """Every call of a history, by name and number."""
     server = Server()

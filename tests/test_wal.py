@@ -10,7 +10,7 @@ from storage_cases import entries, run
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft import codec
-from txraft.errors import DamagedLog
+from txraft.errors import DamagedLog, StorageError
 from txraft.storage import segment as layout
 from txraft.storage.files import Syncs
 from txraft.storage.segment import BadHeader, SegmentHeader
@@ -81,6 +81,8 @@ class WriteAheadLogTests(SynchronousTestCase):
             if len(disk.read_file(SPARE)) == 1 << 22:
                 break
             self.assertTrue(65_536 <= len(disk.read_file(SPARE)) - before <= 110_000)
+        # Durable bit by bit: what is left to the end is what the next write would wait for.
+        self.assertEqual(disk.calls["fsync"] - 5, 4)
         # Ready when this one is half full.
         self.assertLess(self.wal.segments[0].stop_offset, (1 << 21) + 110_000)
 
@@ -108,8 +110,30 @@ class WriteAheadLogTests(SynchronousTestCase):
         self.fill(1, 8)
         self.wal.release(7)
         self.fill(8, 11)
-        for path in self.disk.file_names():
-            self.assertNotIn(b"B" * 20, self.disk.read_file(path))
+        content = b"".join(self.disk.read_file(path) for path in self.disk.file_names())
+        for index in (1, 2, 3):
+            self.assertNotIn(bytes([65 + index]) * 20, content)
+        self.assertIn(bytes([65 + 10]) * 20, content)
+
+    def test_a_next_segment_that_is_ready_is_not_given_up_for_a_released_one(self):
+        self.fill(1, 4)
+        self.wal.prepare()
+        self.fill(4, 7)
+        self.wal.prepare()
+        self.wal.release(4)
+        before = self.disk.calls.copy()
+        self.fill(7, 8)
+        self.assertEqual((self.disk.calls - before)["pwrite"], 3)  # header, seal, record
+
+    def test_the_seal_has_room_in_its_segment(self):
+        for size in range(3500, 3560):
+            disk = FakeDisk(random.Random(1))
+            wal = make_wal(disk)
+            wal.create()
+            wal.append([run(1, [b"x" * size])])
+            wal.append([run(2, [b"y" * 900])])
+            for segment in wal.segments:
+                self.assertEqual(len(disk.read_file(segment.path)), segment.size)
 
     def test_an_entry_that_is_needed_is_not_released(self):
         self.fill(1, 14)
@@ -178,6 +202,8 @@ PAYLOADS = [
     bytes(64),
     bytes(100_000),
     b"a" * 40 + bytes(3000) + b"b",
+    (bytes(299) + b"x") * 10,
+    bytes(64) + b"\1\0\0\0" * 16,
     bytes(range(256)) * 20,
     b"".join(bytes([n]) * 64 for n in range(256)),
 ]
@@ -231,9 +257,8 @@ def test_a_length_that_cannot_be_is_never_believed():
     assert layout.decode_record_header(HEADER, bytes(data), 528) is None
 
 
-GOLDEN_HEADER = bytes.fromhex("747872616674574c01000000ddccbbaa887766554433221102000000000000000700000000000000").ljust(
-    508, b"\0"
-) + bytes.fromhex("e17f084e")
+GOLDEN_FIELDS = bytes.fromhex("747872616674574c01000000ddccbbaa887766554433221102000000000000000700000000000000")
+GOLDEN_HEADER = GOLDEN_FIELDS.ljust(508, b"\0") + bytes.fromhex("e17f084e")
 GOLDEN_RECORD = bytes.fromhex(
     "5400000033223beeddccbbaaa2e10d35f64310ffec123810fb3b1999d65718f8fc1118f8fc1118f8fc1118f8fc1118f8fc11"
     "18f8fc1118f8fc1118f8fc1118f8fc1118f8fc1118f8fc1118f8fc1118f8fc1118f8fc1118f8fc1118f8fc1118f8fc1118f8"
@@ -253,8 +278,9 @@ def test_format_1_is_read_as_it_was_first_written():
 
 def test_a_segment_of_another_format_is_refused_and_says_so(monkeypatch):
     """D20."""
-    monkeypatch.setattr(layout, "_VERSION", 2)
-    data = HEADER.encode()
+    disk = FakeDisk(random.Random(1))
+    monkeypatch.setattr(layout, "FORMAT_VERSION", 2)
+    make_wal(disk).create()
     monkeypatch.undo()
-    with pytest.raises(BadHeader, match="format 2"):
-        SegmentHeader.decode(data)
+    with pytest.raises(StorageError, match=r"/log\.0000000000000001: format 2, .* run the version that wrote it"):
+        recovered(disk)

@@ -11,7 +11,7 @@ from twisted.logger import globalLogPublisher
 from txraft.errors import DamagedLog
 from txraft.storage import segment as layout
 from txraft.storage.files import Syncs
-from txraft.storage.recovery import segment_path
+from txraft.storage.recovery import replay, segment_path
 from txraft.storage.wal import WriteAheadLog
 from txraft.testing.disk import FakeDisk
 
@@ -139,12 +139,21 @@ def test_a_flipped_byte_anywhere_loses_nothing(path):
     for offset in range(len(WRITTEN.files[path])):
         for flip in (1 << offset % 8, 1 << (offset + offset // 8 + 3) % 8, 255):
             data = bytes([WRITTEN.files[path][offset] ^ flip])
-            recovered = outcome(with_bytes(path, offset, data))
-            assert recovered in (None, WRITTEN.complete), (offset, flip)
-            refused += recovered is None
-            if any(start <= offset < stop for place, start, stop in WRITTEN.places if place == path):
-                assert recovered is None, (offset, flip)
+            record_start = start_of_record(path, offset)
+            try:
+                assert recover(with_bytes(path, offset, data))[0] == WRITTEN.complete, (offset, flip)
+                assert record_start is None
+            except DamagedLog as error:
+                refused += 1
+                if record_start is not None:
+                    assert (error.path, error.offset) == (path, record_start), (offset, flip)
     assert refused > 1500
+
+
+def start_of_record(path, offset):
+    """Where the record begins that has a byte at `offset`; None if none has."""
+    starts = [start for place, start, stop in WRITTEN.places if place == path and start <= offset < stop]
+    return starts[0] if starts else None
 
 
 def sector_fillings(path, sector):
@@ -167,7 +176,7 @@ def test_a_zeroed_sector_before_the_last_record_is_refused(path):
         assert outcome(with_bytes(path, sector, bytes(512))) is None
 
 
-def small_segment(count):
+def small_segment(count, letter=b"r"):
     """A disk with one segment of `count` small records, where each begins, and what each left."""
     disk = FakeDisk(random.Random(1))
     wal = WriteAheadLog(disk, Syncs(disk, enabled=True), LOG, 4096, log_id=77)
@@ -175,7 +184,7 @@ def small_segment(count):
     starts = []
     for index in range(1, count + 1):
         starts.append(wal.segments[0].stop_offset)
-        wal.append([run(index, [b"r" * 60])])
+        wal.append([run(index, [letter * 60])])
     wal.close()
     path = segment_path(LOG, 1)
     return disk, path, bytearray(disk.read_file(path)), starts
@@ -252,6 +261,31 @@ def test_a_torn_last_record_is_cut_and_logged_and_the_log_goes_on(warnings):
         assert outcome(files) == recovered
 
 
+def test_any_prefix_of_the_last_record_is_cut():
+    """D08: the process was killed while the kernel copied, so the tear is inside a sector."""
+    for offset in range(LAST_START, LAST_STOP - 4):
+        recovered, _ = recover(with_bytes(LAST_PATH, offset, bytes(LAST_STOP - offset)))
+        assert recovered == WRITTEN.states[-2], offset
+
+
+def test_a_record_that_follows_another_one_than_it_was_written_behind_is_refused():
+    """D06, D07: right place, right log, valid, but from another past."""
+    disk, path, data, starts = small_segment(4)
+    _, _, other, _ = small_segment(4, letter=b"o")
+    data[starts[2] : starts[3]] = other[starts[2] : starts[3]]
+    disk.write_file(path, bytes(data))
+    with pytest.raises(DamagedLog, match="does not follow") as caught:
+        make_wal(disk).recover(1)
+    assert caught.value.offset == starts[2]
+
+
+def test_a_gap_between_entries_is_refused():
+    with pytest.raises(ValueError, match="from 5 on, but the log before them ends at 3"):
+        replay([run(1, "abc")], 0, [run(5, "e")])
+    with pytest.raises(ValueError, match="ends at 0"):
+        replay([], 0, [run(2, "b")])
+
+
 def test_a_complete_last_record_that_is_wrong_is_refused_and_not_cut():
     """D03: it may have been acknowledged."""
     for offset in range(LAST_START, LAST_STOP):
@@ -272,7 +306,9 @@ def test_a_torn_record_needs_no_space_to_be_cut():
 def test_a_dropped_segment_is_refused(path):
     """D11: the first, one in between, and also the last, which the seal of the one before knows of."""
     files = {each: data for each, data in WRITTEN.files.items() if each != path}
-    with pytest.raises(DamagedLog):
+    first, last = WRITTEN.paths[0], WRITTEN.paths[-1]
+    problem = {first: "those from 1 on are missing", last: f"the log goes on in {last}, which is missing"}
+    with pytest.raises(DamagedLog, match=problem.get(path, "the segment before this one is missing")):
         recover(files)
 
 
@@ -294,7 +330,9 @@ def test_a_segment_that_lost_its_records_is_refused(path):
 def test_a_duplicated_or_renamed_segment_is_refused():
     """D11."""
     for path in WRITTEN.paths:
-        assert outcome({**WRITTEN.files, segment_path(LOG, len(WRITTEN.paths) + 1): WRITTEN.files[path]}) is None
+        copied = {**WRITTEN.files, segment_path(LOG, len(WRITTEN.paths) + 1): WRITTEN.files[path]}
+        with pytest.raises(DamagedLog, match="under the name of segment"):
+            recover(copied)
     for first in WRITTEN.paths:
         for second in WRITTEN.paths:
             swapped = {**WRITTEN.files, first: WRITTEN.files[second], second: WRITTEN.files[first]}
@@ -313,6 +351,10 @@ def test_a_new_segment_without_records_is_where_the_log_goes_on():
         wal.append([run(12, [b"l" * 900], term=3)])
     disk.crash(keep="none")
     assert len(disk.file_names()) == len(WRITTEN.paths) + 1
+    files = {path: disk.read_file(path) for path in disk.file_names()}
+    lost = files[LAST_PATH][:LAST_START].ljust(len(files[LAST_PATH]), b"\0")
+    with pytest.raises(DamagedLog, match="records are missing there"):
+        recover({**files, LAST_PATH: lost})
     wal = make_wal(disk)
     assert entries(wal.recover(1)) == WRITTEN.complete
     wal.append([run(12, "l", term=3)])

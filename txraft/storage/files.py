@@ -234,6 +234,13 @@ class Syncs:
             self.files.fsync_directory(directory_of(path))
 
 
+def other_format(path: str, found: int, wanted: int) -> StorageError:
+    """What to raise for an intact file that another version of txraft wrote."""
+    return StorageError(
+        f"{path}: format {found}, but this version of txraft reads format {wanted}; run the version that wrote it"
+    )
+
+
 def directory_of(path: str) -> str:
     """The directory that a path is in."""
     return os.path.dirname(path) or os.curdir

@@ -23,8 +23,8 @@ from txraft import codec
 from txraft.core.log import EntryRun
 from txraft.errors import DamagedLog, ProtocolError
 from txraft.storage import segment as layout
-from txraft.storage.files import IFileSystem, Syncs, directory_of
-from txraft.storage.segment import BadHeader, SegmentHeader
+from txraft.storage.files import IFileSystem, Syncs, directory_of, other_format
+from txraft.storage.segment import BadHeader, OtherFormat, SegmentHeader
 
 _log = Logger()
 
@@ -80,7 +80,7 @@ def is_untouched(files: IFileSystem, log_path: str, sequences: Sequence[int]) ->
 
 
 def _read(files: IFileSystem, path: str) -> tuple[bytes, int]:
-    """(content up to the last 16 bytes that are not all zero, and at least the header; length of the file)."""
+    """(content up to the last 16 bytes that are not all zero; length of the file)."""
     handle = files.open(path)
     try:
         size: int = files.size(handle)
@@ -89,7 +89,7 @@ def _read(files: IFileSystem, path: str) -> tuple[bytes, int]:
         while start > 0 and not tail:
             stop, start = start, max(0, start - _CHUNK_BYTES)
             tail = files.pread(handle, start, stop - start).rstrip(b"\0")
-        stop = max(layout.HEADER_BYTES, start + len(tail))
+        stop = start + len(tail)
         data: bytes = files.pread(handle, 0, stop + -stop % layout.ALIGNMENT)
         return data, size
     finally:
@@ -161,6 +161,8 @@ class Recovery:
             header = SegmentHeader.decode(data)
         except BadHeader as error:
             raise DamagedLog(path, 0, str(error), REMEDY) from None
+        except OtherFormat as error:
+            raise other_format(path, error.args[0], layout.FORMAT_VERSION) from None
         if problem := self._misplaced(header, sequence):
             raise DamagedLog(path, 0, problem, REMEDY)
         if not self._segments:

@@ -39,6 +39,8 @@ import struct
 import attrs
 import google_crc32c
 
+FORMAT_VERSION = 1
+
 SECTOR_BYTES = 512
 ALIGNMENT = 16
 HEADER_BYTES = SECTOR_BYTES
@@ -46,7 +48,6 @@ RECORD_HEADER_BYTES = 16
 SEAL_BYTES = RECORD_HEADER_BYTES
 
 _MAGIC = b"txraftWL"
-_VERSION = 1
 _HEADER = struct.Struct("<8sIIQQQ")
 _CHECKSUM = struct.Struct("<I")
 _RECORD_HEADER = struct.Struct("<IIII")
@@ -58,7 +59,11 @@ _ZERO_RUN = bytes(64)
 
 
 class BadHeader(Exception):
-    """The first sector of a segment is not what it should be; the message says how."""
+    """The first sector of a file is not an intact segment header."""
+
+
+class OtherFormat(Exception):
+    """An intact segment header of another version; the argument says which."""
 
 
 @attrs.frozen
@@ -72,7 +77,9 @@ class SegmentHeader:
 
     def encode(self) -> bytes:
         """The first sector."""
-        fields = _HEADER.pack(_MAGIC, _VERSION, self.previous_checksum, self.log_id, self.sequence, self.first_index)
+        fields = _HEADER.pack(
+            _MAGIC, FORMAT_VERSION, self.previous_checksum, self.log_id, self.sequence, self.first_index
+        )
         fields = fields.ljust(HEADER_BYTES - _CHECKSUM.size, b"\0")
         return fields + _CHECKSUM.pack(google_crc32c.value(fields))
 
@@ -81,15 +88,18 @@ class SegmentHeader:
         """
         The header of the segment that `data` begins with.
 
-        @raise BadHeader: there is none, or one of another version.
+        @raise BadHeader: there is none.
+        @raise OtherFormat: it is intact, but another version of txraft wrote it.
         """
         sector = data[:HEADER_BYTES]
         fields = sector[: -_CHECKSUM.size]
         if len(sector) < HEADER_BYTES or _CHECKSUM.unpack(sector[len(fields) :])[0] != google_crc32c.value(fields):
             raise BadHeader("no valid segment header")
         magic, version, previous_checksum, log_id, sequence, first_index = _HEADER.unpack_from(fields)
-        if magic != _MAGIC or version != _VERSION:
-            raise BadHeader(f"segment header of format {version}, but this version of txraft reads {_VERSION}")
+        if magic != _MAGIC:
+            raise BadHeader("this is not a segment of a txraft log")
+        if version != FORMAT_VERSION:
+            raise OtherFormat(version)
         return cls(log_id, sequence, first_index, previous_checksum)
 
 

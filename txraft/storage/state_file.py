@@ -21,7 +21,7 @@ from txraft import codec
 from txraft.core.messages import HardState
 from txraft.errors import ProtocolError, StorageError
 from txraft.interfaces import Identity
-from txraft.storage.files import IFileSystem, Syncs, unlink_if_there
+from txraft.storage.files import IFileSystem, Syncs, other_format, unlink_if_there
 
 _MAGIC = b"txraftST"
 _VERSION = 1
@@ -78,10 +78,7 @@ class StateFile:
         if checksum != google_crc32c.value(data[: _FIELDS.size] + payload):
             raise self._damaged(_FIELDS.size, "the checksum does not fit the content")
         if version != _VERSION:
-            raise StorageError(
-                f"{self.path}: format {version}, but this version of txraft reads format {_VERSION}; "
-                f"run the version that wrote it"
-            )
+            raise other_format(self.path, version, _VERSION)
         try:
             return codec.decode_state(payload)
         except ProtocolError as error:
