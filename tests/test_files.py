@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import random
 import stat
 import subprocess
@@ -17,6 +18,7 @@ from txraft.storage.files import FileSystem, IFileSystem
 from txraft.testing.disk import FakeDisk, Halted
 
 FILES = FileSystem()
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def mode(path):
@@ -118,7 +120,7 @@ def test_a_second_process_is_refused_and_a_killed_one_lets_go(tmp_path):
         "handle = FileSystem().lock(sys.argv[1]); print('locked', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=os.getcwd()
+        [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     )
     try:
         assert holder.stdout.readline() == b"locked\n"

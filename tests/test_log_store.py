@@ -15,7 +15,8 @@ from txraft import codec
 from txraft.core.messages import HardState
 from txraft.errors import StorageError
 from txraft.interfaces import ILogStore
-from txraft.storage.files import IFileSystem
+from txraft.storage.files import FileSystem, IFileSystem
+from txraft.storage.store import LogStore
 from txraft.storage.writer import IWriter
 from txraft.testing.disk import FakeDisk, Halted
 from txraft.testing.writer import FakeWriter
@@ -243,6 +244,38 @@ def test_close_finishes_the_outstanding_write(server):
     assert done.called
     server.crash(keep="none")
     assert found(server.open())[1] == [(1, 1, b"a")]
+
+
+def test_missing_directories_are_made_for_good(tmp_path):
+    """D02, on real files: the data directory, and where log and state are kept elsewhere."""
+    clock = Clock()
+    store = LogStore(
+        data_dir=str(tmp_path / "a" / "data"),
+        log_file=str(tmp_path / "b" / "c" / "log"),
+        core_map_file=str(tmp_path / "d" / "core_map"),
+        server_id="s1",
+        cluster_id="c",
+        segment_bytes=4096,
+        fsync=True,
+        files=FileSystem(),
+        writer=FakeWriter(clock),
+        new_incarnation=lambda: 1,
+        monotonic=clock.seconds,
+    )
+    store.open()
+    done = store.write(HardState(1, "s1"), [run(1, "a")])
+    clock.pump([0, 0])
+    assert done.result is None
+    store.close()
+    clock.pump([0, 0])
+    assert found(store.open()) == (HardState(1, "s1"), [(1, 1, b"a")])
+    store.close()
+    clock.pump([0, 0])
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        "core_map",
+        "lock",
+        "log.0000000000000001",
+    ]
 
 
 def test_close_without_open_is_done_at_once(server):

@@ -64,10 +64,7 @@ def segment_path(log_path: str, sequence: int) -> str:
 def find_segments(files: IFileSystem, log_path: str) -> list[int]:
     """The sequences of the segments that are there, ascending."""
     pattern = re.compile(re.escape(os.path.basename(log_path)) + r"\.(\d{16})")
-    try:
-        names: Sequence[str] = files.list_directory(directory_of(log_path))
-    except FileNotFoundError:
-        return []
+    names: Sequence[str] = files.list_directory(directory_of(log_path))
     return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
 
 

@@ -30,7 +30,7 @@ class LogStore:
     """
     See `ILogStore`. `open` blocks; after it, the disk is touched on the writer only.
 
-    @param data_dir: made if it is missing; holds the lock.
+    @param data_dir: holds the lock. It and the directories of the other files are made if they are missing.
     @param log_file: the segments are `<log_file>.<sequence>`.
     @param segment_bytes: length of a segment of the log, unless one record needs more.
     @param fsync: False leaves out every sync, so that a crash of the machine may lose or damage anything.
@@ -75,7 +75,8 @@ class LogStore:
         """See `ILogStore`."""
         if not self._syncs.enabled:
             _log.warn("UNSAFE: fsync=no: what {path} holds may be lost in a crash", path=self._data_dir)
-        self._make_directory(self._data_dir)
+        for path in (self._data_dir, directory_of(self._log_file), directory_of(self._state_file.path)):
+            self._make_directory(path)
         self._lock = self._files.lock(os.path.join(self._data_dir, "lock"))
         try:
             recovered = self._recover()
