@@ -197,7 +197,7 @@ def test_a_flush_costs_one_write_and_one_sync(server):
     """D16 has nothing to shuffle: state and log of a flush are one job."""
     server.segment_bytes = 1 << 20
     server.open()
-    for _ in range(40):  # until the next segment is ready
+    for _ in range(70):  # until the next segment is ready
         server.write(None, [run(1, [b"x" * 8000])])
     before = server.disk.calls.copy()
     server.write(None, [run(2, "abc"), run(5, "d", time_ms=1001), run(6, "e", term=2)])

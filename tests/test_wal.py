@@ -82,7 +82,7 @@ class WriteAheadLogTests(SynchronousTestCase):
                 break
             self.assertTrue(65_536 <= len(disk.read_file(SPARE)) - before <= 110_000)
         # Durable bit by bit: what is left to the end is what the next write would wait for.
-        self.assertEqual(disk.calls["fsync"] - 5, 4)
+        self.assertGreater(disk.calls["fsync"], 25)
         # Ready when this one is half full.
         self.assertLess(self.wal.segments[0].stop_offset, (1 << 21) + 110_000)
 

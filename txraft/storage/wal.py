@@ -19,8 +19,8 @@ from txraft.storage.files import IFileSystem, Syncs, unlink_if_there
 from txraft.storage.recovery import RecoveredLog, Recovery, Segment, find_segments, segment_path
 from txraft.storage.segment import SegmentHeader
 
-_MIN_FILL_BYTES = 1 << 16
-_FILL_SYNC_BYTES = 1 << 20
+_MIN_FILL_BYTES = 1 << 14
+_FILL_SYNC_BYTES = 1 << 18
 
 
 @attrs.define
