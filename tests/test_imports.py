@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.config",
         "txraft.config_syntax",
         "txraft.net.addresses",
+        "txraft.net.writing",
     ),
     "txraft.admin": ("txraft.admin", "txraft.node", "txraft.errors"),
     "txraft.plugins": ("txraft.interfaces", "txraft.errors"),

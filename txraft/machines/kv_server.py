@@ -28,6 +28,7 @@ from txraft.machines.kv_encoding import Op, SetFlag
 from txraft.machines.kv_local import Limits, Session, wrong_arity
 from txraft.machines.kv_replies import INVALID, LINES, Formats, format_results
 from txraft.machines.kv_requests import BrokenStream, Request, RequestSplitter
+from txraft.net.writing import write_now
 
 WRITE_BYTES = 256 * 1024
 """Replies are formatted this much at a time, so that a client that does not read makes no copies of values."""
@@ -332,10 +333,10 @@ class KeyValueProtocol(Protocol):
             replies += formatted
             size += sum(map(len, formatted))
             if size >= WRITE_BYTES:
-                self.transport.write(b"".join(replies))
+                write_now(self.transport, b"".join(replies))
                 replies, size = [], 0
         if replies:
-            self.transport.write(b"".join(replies))
+            write_now(self.transport, b"".join(replies))
         if self._session.is_closing and not batches:
             self._close()
         else:

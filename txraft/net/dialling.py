@@ -26,6 +26,7 @@ from txraft.framing import frame
 from txraft.net.handshake import MAX_HELLO_BYTES, Registry, quoted
 from txraft.net.journal import Journal
 from txraft.net.links import Link
+from txraft.net.writing import write_now
 
 CONNECT_S = 5.0
 """For one attempt, name resolution included."""
@@ -218,7 +219,7 @@ class DialledLink(Link):
         if not self._frames:
             return
         frames, self._frames = self._frames, []
-        self.transport.write(b"".join(frames))
+        write_now(self.transport, b"".join(frames))
         # A transport that did not ask for a pause by now holds little (64 KiB, in Twisted), and says nothing when
         # that little is gone.
         if not self._paused:

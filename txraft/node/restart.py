@@ -27,7 +27,7 @@ def raft_from_disk(settings: NodeSettings, core: RaftSettings, rng: random.Rando
     term = recovered.hard_state.term
     if term < log.last_term:
         raise StorageError(
-            f"the log has entries of term {log.last_term}, but the stored term is {term}: the file with term and vote is "
+            f"the log has entries of term {log.last_term}, but the stored term is {term}: the file with both is "
             f"older than the log. Restore it, or move the data directory away and add this server to the cluster again"
         )
     raft = Raft(settings.server_id, core, rng, recovered.hard_state, log)
