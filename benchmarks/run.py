@@ -15,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 
@@ -132,6 +133,23 @@ def redis_benchmark() -> None:
     )
 
 
+def redis() -> None:
+    """One Redis server that syncs each write, by the same tool: tells how fast this machine is."""
+    (port,) = free_ports(1)
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        directory = str(pathlib.Path(name).absolute())
+        options = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir", directory]
+        server = subprocess.Popen(["redis-server", "--port", str(port), *options], stdout=subprocess.DEVNULL)
+        try:
+            time.sleep(1)
+            for connections in (64, 1):
+                result = closed_loop(port, set_request, 50_000 if connections > 1 else 3000, connections, 1)
+                show(f"Redis, one server, {connections} connections", result, 0.0, "not replicated")
+        finally:
+            server.kill()
+            server.wait()
+
+
 def fail_over(kills: int = 9) -> None:
     """From the kill of the leader to the next accepted write, again and again."""
     seconds = []
@@ -176,7 +194,7 @@ ROWS: dict[str, Callable[[], None]] = {
     "reads": lambda: measure("one connection, 256 GETs in flight", get_request, 200_000, 1, 256),
     "fail-over": fail_over,
     "memory": memory,
-}
+} | ({"redis": redis} if shutil.which("redis-server") else {})
 
 if __name__ == "__main__":
     for row in sys.argv[1:] or ROWS:

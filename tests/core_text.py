@@ -146,6 +146,12 @@ def tick(server: Raft, count: int = 1) -> None:
         server.tick()
 
 
+def propose(leader: Raft, commands: list[bytes]) -> int:
+    """Reserve and append, as the node does."""
+    leader.leader().reserve(sum(map(len, commands)), len(commands))
+    return leader.leader().propose(commands)
+
+
 def make_leader(server_id: str = "1", *, log: str = "", voters: str = "1,2,3", term: int = 1, **more: object) -> Raft:
     """A leader of term `term + 1` whose peers have answered nothing yet; its no-op is on its disk."""
     from txraft.core.messages import PreVoteResponse, RequestVoteResponse

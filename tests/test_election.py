@@ -11,6 +11,7 @@ from core_text import (
     flush,
     make_leader,
     make_server,
+    propose,
     sent,
     show,
     tick,
@@ -313,7 +314,7 @@ class TestCheckQuorum:
     def test_a_leader_with_a_stalled_disk_steps_down(self):
         """D14."""
         leader = make_leader()
-        leader.propose([b"x"])
+        propose(leader, [b"x"])
         assert leader.ready().persist is not None
         for _ in range(SETTINGS.stalled_disk_ticks):
             assert leader.role.name == "leader"
@@ -367,7 +368,7 @@ class TestRoles:
     def test_a_leader_that_steps_down_keeps_its_log(self):
         """E20: a quorum may hold the tail."""
         leader = make_leader()
-        leader.propose([b"x"])
+        propose(leader, [b"x"])
         leader.step("2", AppendEntriesResponse(9, 0, 0))
         assert show(leader.log) == "1:{1,2,3} 2:- 2:x"
 

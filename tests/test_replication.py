@@ -13,6 +13,7 @@ from core_text import (
     make_leader,
     make_log,
     make_server,
+    propose,
     sent,
     show,
     show_progress,
@@ -149,7 +150,7 @@ class TestLeader:
         """R05, R06: every order of every answer, with repetitions."""
         for order in itertools.permutations([2, 3, 4, 3]):
             leader = make_leader()
-            leader.propose([b"x", b"y"])
+            propose(leader, [b"x", b"y"])
             flush(leader)
             best = 0
             for match_index in order:
@@ -163,7 +164,7 @@ class TestLeader:
         """R07: the same server leads again, and an answer of its first term arrives."""
         leader = make_leader(term=3)
         first_term = leader.term
-        leader.propose([b"x"])
+        propose(leader, [b"x"])
         flush(leader)
         leader.step("2", append_entries(first_term + 1, "2@4"))
         leader.become_candidate()
@@ -184,7 +185,7 @@ class TestLeader:
     def test_the_leader_counts_itself_only_when_it_is_on_disk(self):
         """R12."""
         leader = make_leader(voters="1,2,3,4,5")
-        leader.propose([b"x"])
+        propose(leader, [b"x"])
         flush(leader, persist=False)
         answer(leader, "2", 3)
         answer(leader, "3", 3)
@@ -195,7 +196,7 @@ class TestLeader:
     def test_a_single_server_commits_only_what_is_on_disk(self):
         """R18."""
         leader = make_leader(voters="1")
-        leader.propose([b"x"])
+        propose(leader, [b"x"])
         flush(leader, persist=False)
         assert leader.commit_index == 2
         leader.persisted()
@@ -208,7 +209,7 @@ class TestLeader:
             answer(leader, other, 2)
         flush(leader)
         for number in range(50):
-            leader.propose([b"%d" % number])
+            propose(leader, [b"%d" % number])
         messages = flush(leader, persist=False)
         assert [(to, len(message.entries)) for to, message in messages] == [("2", 50), ("3", 50)]
         assert messages[0][1].entries is messages[1][1].entries
@@ -218,7 +219,7 @@ class TestLeader:
         leader = make_leader()
         answer(leader, "2", 2)
         flush(leader)
-        leader.propose([b"x" * 392] * 5 + [b"y" * 3000, b"z"])
+        propose(leader, [b"x" * 392] * 5 + [b"y" * 3000, b"z"])
         sizes = [len(message.entries) for to, message in flush(leader, persist=False) if to == "2"]
         assert sizes == [2, 2, 1, 1]
         answer(leader, "2", 8)
@@ -230,7 +231,7 @@ class TestLeader:
         for other in ("2", "3"):
             answer(leader, other, 2)
         for _ in range(20):
-            leader.propose([b"x" * 900])
+            propose(leader, [b"x" * 900])
             flush(leader)
             answer(leader, "3", leader.log.last_index)
         progress = leader.leader().progress
@@ -240,7 +241,7 @@ class TestLeader:
     def test_a_probe_is_not_repeated_before_its_answer_or_its_time(self):
         """SEED rule 12: never in a tight loop."""
         leader = make_leader()
-        leader.propose([b"x"])
+        propose(leader, [b"x"])
         assert sent(leader) == []
         tick(leader, SETTINGS.append_retry_ticks)
         assert [line.split(" entries")[0] for line in sent(leader)] == [
@@ -251,7 +252,7 @@ class TestLeader:
     def test_a_silent_peer_is_probed_without_entries(self):
         """N15: an unreachable peer costs no bandwidth."""
         leader = make_leader()
-        leader.propose([b"x" * 500])
+        propose(leader, [b"x" * 500])
         for _ in range(5):
             tick(leader, SETTINGS.append_retry_ticks)
             assert all(len(message.entries) == 0 for _, message in flush(leader))
@@ -261,7 +262,7 @@ class TestLeader:
         leader = make_leader()
         answer(leader, "2", 2)
         for _ in range(3):
-            leader.propose([b"x"])
+            propose(leader, [b"x"])
             flush(leader)
         assert show_progress(leader).startswith("2:2/6 ")
         refuse(leader, "2", 3, "2@2", 2)
@@ -299,7 +300,7 @@ class TestLeader:
         leader = make_leader()
         leader.step("2", AppendEntriesResponse(9, 0, 0))
         with pytest.raises(NotLeading):
-            leader.propose([b"x"])
+            propose(leader, [b"x"])
         assert show(leader.log) == "1:{1,2,3} 2:-"
 
     def test_what_is_uncommitted_is_bounded_and_the_bound_is_released_by_commitment(self):
@@ -307,20 +308,20 @@ class TestLeader:
         settings = RaftSettings(10, 20, 5, 4, 4, 1000, 4000, max_uncommitted_bytes=200)
         leader = make_leader(settings=settings)
         answer(leader, "2", 2)
-        leader.propose([b"x" * 92] * 2)
+        propose(leader, [b"x" * 92] * 2)
         with pytest.raises(UncommittedFull):
-            leader.propose([b"x"])
+            propose(leader, [b"x"])
         assert leader.log.last_index == 4
         flush(leader)
         answer(leader, "2", 4)
         assert leader.leader().uncommitted_bytes == 0
-        leader.propose([b"x" * 5000])
+        propose(leader, [b"x" * 5000])
 
     def test_a_heartbeat_finds_out_what_was_lost(self):
         """Messages may be dropped at any time: the next one does not fit, and is refused."""
         leader = make_leader()
         answer(leader, "2", 2)
-        leader.propose([b"x"])
+        propose(leader, [b"x"])
         flush(leader)
         tick(leader, SETTINGS.heartbeat_ticks)
         assert "2< AppendEntries term=2 prev_log_index=3 prev_log_term=2 leader_commit=2" in sent(leader)

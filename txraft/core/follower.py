@@ -57,6 +57,7 @@ class Follower(Role):
             raise InvariantBroken(f"two leaders in term {raft.term}: {self.leader_id} and {sender}")
         self.leader_id = sender
         self.elapsed_ticks = 0
+        raft.has_news = True
         self._note_round(message.round)
         if not raft.log.matches(message.prev_log_index, message.prev_log_term):
             self._refuse(sender, message)

@@ -78,12 +78,22 @@ class Leader(Role):
     def _step_down(self) -> None:
         self.raft.become_follower(self.raft.term, None)
 
-    def propose(self, commands: Sequence[bytes]) -> int:
-        """See `Raft.propose`. With nothing uncommitted any size is taken, so that no command waits for ever."""
-        size = sum(map(len, commands)) + ENTRY_OVERHEAD_BYTES * len(commands)
-        if self.uncommitted_bytes and self.uncommitted_bytes + size > self.raft.settings.max_uncommitted_bytes:
+    def reserve(self, size: int, count: int) -> None:
+        """
+        Make room for `count` commands of `size` bytes together, which will be given to `propose`.
+
+        With nothing uncommitted any size is taken, so that no command waits for ever.
+
+        :raises UncommittedFull: too much is waiting to be committed already.
+        """
+        size += ENTRY_OVERHEAD_BYTES * count
+        uncommitted_bytes = self.uncommitted_bytes + size
+        if uncommitted_bytes > self.raft.settings.max_uncommitted_bytes and self.uncommitted_bytes:
             raise UncommittedFull
-        self.uncommitted_bytes += size
+        self.uncommitted_bytes = uncommitted_bytes
+
+    def propose(self, commands: Sequence[bytes]) -> int:
+        """Append commands for which room was reserved, and for no others; answer the first one's index."""
         return self.raft.append(EntryKind.COMMAND, commands)
 
     def on_append_entries(self, sender: str, message: AppendEntries) -> None:
@@ -102,6 +112,9 @@ class Leader(Role):
             progress.refused(message.prev_log_index, agree_index)
         if progress.matched(message.match_index, is_accepted=not message.refused):
             self._advance_commit()
+        self.raft.has_news |= self.reads.is_under_way or progress.may_send(
+            self.raft.log.last_index, self.raft.settings.max_inflight_bytes
+        )
 
     def durable_advanced(self) -> None:
         self._advance_commit()
@@ -129,10 +142,11 @@ class Leader(Role):
         # Until an entry of this term is committed, the commit index may be behind what was answered (thesis §6.4).
         if raft.log.term(raft.commit_index) == raft.term and self.reads.begin_round(raft.commit_index):
             self._heartbeat_due = True
-        for server_id, progress in sorted(self.progress.items()):
+        for server_id, progress in self.progress.items():
             self._replicate(server_id, progress)
         self._heartbeat_due = False
-        raft.confirmed_reads += self.reads.confirmed(committed_index(raft.membership, self._confirmed_round))
+        if self.reads.is_under_way:
+            raft.confirmed_reads += self.reads.confirmed(committed_index(raft.membership, self._confirmed_round))
 
     def _replicate(self, server_id: str, progress: Progress) -> None:
         has_sent = False

@@ -59,6 +59,8 @@ class Raft:
         """Term and vote as they are on disk."""
         self.write_age_ticks: int | None = None
         """Ticks since the outstanding write was handed out; None if there is none."""
+        self.has_news = True
+        """A `ready` would answer with something that the last one did not. The owner clears it with each `ready`."""
         self.pre_vote_round = 0
         self.confirmed_reads: list[tuple[int, int]] = []
         self.dropped_reads: list[int] = []
@@ -140,15 +142,6 @@ class Raft:
             self.send(sender, RequestVoteResponse(self.term, granted=False))
         return not isinstance(message, PreVote | PreVoteResponse)
 
-    def propose(self, commands: Sequence[bytes]) -> int:
-        """
-        Append commands to the leader's log; answer the first one's index. All of them or none.
-
-        :raises NotLeading: this server is not the leader.
-        :raises UncommittedFull: too much is waiting to be committed already.
-        """
-        return self.leader().propose(commands)
-
     def request_read(self, read_id: int) -> None:
         """
         Have the leadership confirmed; `read_id` comes back in `Ready.reads` or `Ready.dropped_reads`.
@@ -156,6 +149,7 @@ class Raft:
         :raises NotLeading: this server is not the leader.
         """
         self.leader().reads.request(read_id)
+        self.has_news = True
 
     def persisted(self) -> None:
         """The write that the last `Ready.persist` asked for is durable."""
@@ -177,6 +171,7 @@ class Raft:
     def ready(self) -> Ready:
         """What is to be done now. Each message and each read is handed out once."""
         self.role.prepare()
+        self.has_news = False
         messages, self._outbox = self._outbox, []
         reads, self.confirmed_reads = self.confirmed_reads, []
         dropped_reads, self.dropped_reads = self.dropped_reads, []
@@ -187,6 +182,7 @@ class Raft:
 
     def send(self, receiver: str, message: Message) -> None:
         """Send as soon as the current term and vote are durable."""
+        self.has_news = True
         if self.durable_state == self.hard_state or isinstance(message, PreVote | PreVoteResponse):
             self._outbox.append((receiver, message))
         else:
@@ -201,6 +197,7 @@ class Raft:
         )
         if kind is EntryKind.CONFIGURATION:
             self._note_memberships(first_index)
+        self.has_news = True
         return first_index
 
     def merge(self, entries: LogSlice) -> bool:
@@ -229,6 +226,7 @@ class Raft:
             if index > self.log.last_index:
                 raise InvariantBroken(f"commit index {index} is behind the log's end {self.log.last_index}")
             self.commit_index = index
+            self.has_news = True
 
     def election_timeout(self) -> int:
         """A new random timeout, in ticks. A server on its own has nobody to wait for."""
@@ -293,6 +291,7 @@ class Raft:
         if isinstance(self.role, Leader):
             self.dropped_reads += self.role.reads.drop()
         self.role = role
+        self.has_news = True
         if isinstance(role, PreCandidate | Candidate | Leader):
             role.begin()
 

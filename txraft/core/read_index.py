@@ -20,6 +20,11 @@ class ReadQueue:
         self._waiting: list[int] = []
         self._under_way: list[int] = []
 
+    @property
+    def is_under_way(self) -> bool:
+        """True while a round waits for its quorum."""
+        return bool(self._under_way)
+
     def request(self, read_id: int) -> None:
         self._waiting.append(read_id)
 

@@ -32,6 +32,7 @@ from txraft.errors import (
 )
 from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport, StorageStatus
 from txraft.node.applier import Applier
+from txraft.node.deadline import not_longer_than
 from txraft.node.restart import raft_from_disk
 from txraft.node.settings import NodeSettings
 from txraft.node.status import NodeStatus, describe
@@ -82,6 +83,8 @@ class RaftNode(Service):
         self._apply_index = 0
         self._seen: tuple[object, ...] = ()
         self._seen_leader: Leader | None = None
+        self._reserved_by: Leader | None = None
+        """The leadership that has room for what is gathered."""
         self._drained: Deferred[None] | None = None
         self._failed: Deferred[FatalError] = Deferred()
         self.identity = Identity("", settings.server_id, 0)
@@ -95,13 +98,16 @@ class RaftNode(Service):
         Fails with `NotLeader`, `Overloaded`, `CommandTooLarge` or `Stopped` (nothing was done), or with
         `OutcomeUnknown` (it is in this server's log, and may or may not be committed by another leader).
         """
-        return self._propose((command,), is_many=False)
+        refusal = self._reserve(len(command), len(command), 1)
+        return self._proposals.gather(command) if refusal is None else fail(refusal)
 
     def propose_many(self, commands: Sequence[bytes]) -> Deferred[Any]:
-        """
-        Replicate commands next to each other, all or none; fires with their results, in order. Fails like `propose`.
-        """
-        return self._propose(commands, is_many=True) if commands else succeed([])
+        """Replicate commands next to each other, all or none; fires with their results in order. Fails like `propose`."""
+        if not commands:
+            return succeed([])
+        sizes = list(map(len, commands))
+        refusal = self._reserve(sum(sizes), max(sizes), len(sizes))
+        return self._proposals.gather_many(commands) if refusal is None else fail(refusal)
 
     def read(self, request: bytes) -> Deferred[Any]:
         """
@@ -179,7 +185,7 @@ class RaftNode(Service):
         if self.raft is None or self.failure is not None:
             return self._close()
         self._drained = Deferred()
-        stopped = self._not_longer_than_stop_timeout(self._drained)
+        stopped = not_longer_than(self.settings.stop_timeout / 1000, self._drained, self._clock)
         self._note_drained()
 
         def stop(_: None) -> Deferred[None]:
@@ -198,47 +204,36 @@ class RaftNode(Service):
             self._tick_call.cancel()
         self._tick_call = None
         closed = self._transport.stop().addCallback(lambda _: self._store.close())
-        return self._not_longer_than_stop_timeout(closed)
-
-    def _not_longer_than_stop_timeout(self, waiting: Deferred[None]) -> Deferred[None]:
-        """Fires with `waiting`, but at the latest after `stop_timeout`: a disk may never answer."""
-        done: Deferred[None] = Deferred()
-        deadline = self._clock.callLater(self.settings.stop_timeout / 1000, done.callback, None)
-
-        def end(_: object) -> None:
-            if deadline.active():
-                deadline.cancel()
-                done.callback(None)
-
-        waiting.addBoth(end)
-        return done
+        return not_longer_than(self.settings.stop_timeout / 1000, closed, self._clock)
 
     # -- inputs: change memory, arm one flush
 
-    def _propose(self, commands: Sequence[bytes], is_many: bool) -> Deferred[Any]:
-        if not self._accepts or self.raft is None:
-            return fail(self._stopped())
-        longest = max(map(len, commands))
-        if longest > self.settings.max_command_bytes:
-            return fail(CommandTooLarge(longest, "max_command_bytes", self.settings.max_command_bytes))
-        raft = self.raft
-        self._arm_flush()
+    def _reserve(self, size: int, longest: int, count: int) -> Exception | None:
+        """Make room for `count` commands of `size` bytes together, and arm the flush; or say why not."""
+        leader = self._leader_for(longest)
+        if not isinstance(leader, Leader):
+            return leader
         try:
-            first_index = raft.propose(commands)
-        except NotLeading:
-            return fail(self._not_leader())
+            leader.reserve(size, count)
         except UncommittedFull:
-            return fail(Overloaded("max_uncommitted_bytes", self.settings.max_uncommitted_bytes))
-        return self._proposals.add(first_index, len(commands), raft.term, is_many)
+            return Overloaded("max_uncommitted_bytes", self.settings.max_uncommitted_bytes)
+        self._reserved_by = leader
+        self._arm_flush()
+        return None
+
+    def _leader_for(self, longest: int) -> Leader | Exception:
+        """The leadership of this server, if it has one and takes anything of `longest` bytes; else why not."""
+        raft, limit = self.raft, self.settings.max_command_bytes
+        if not self._accepts or raft is None:
+            return self._stopped()
+        if longest > limit:
+            return CommandTooLarge(longest, "max_command_bytes", limit)
+        return raft.role if isinstance(raft.role, Leader) else self._not_leader()
 
     def _read(self, requests: Sequence[bytes], is_many: bool) -> Deferred[Any]:
-        if not self._accepts or self.raft is None:
-            return fail(self._stopped())
-        if self.raft.leader_id != self.settings.server_id:
-            return fail(self._not_leader())
-        longest = max(map(len, requests))
-        if longest > self.settings.max_command_bytes:
-            return fail(CommandTooLarge(longest, "max_command_bytes", self.settings.max_command_bytes))
+        leader = self._leader_for(max(map(len, requests)))
+        if not isinstance(leader, Leader):
+            return fail(leader)
         if self._reads.count and self._reads.count + len(requests) > self.settings.max_pending_reads:
             return fail(Overloaded("max_pending_reads", self.settings.max_pending_reads))
         self._arm_flush()
@@ -247,7 +242,6 @@ class RaftNode(Service):
     def _receive(self, sender: str, messages: Sequence[Message]) -> None:
         if self.raft is None or self.failure is not None:
             return
-        self._arm_flush()
         try:
             for message in messages:
                 self.raft.step(sender, message)
@@ -255,12 +249,16 @@ class RaftNode(Service):
             raise ProtocolError(str(error)) from error
         except Exception as error:
             self._fail(error)
+        finally:
+            if self.raft.has_news:
+                self._arm_flush()
 
     def _tick(self) -> None:
         if self.raft is None or self.failure is not None:
             return
         self._schedule_tick()
         try:
+            self.raft.time_ms = self._wall_ms()
             self.raft.tick()
         except Exception as error:
             self._fail(error)
@@ -295,11 +293,13 @@ class RaftNode(Service):
 
     def _carry_out(self, raft: Raft) -> None:
         self._note_changes(raft)
+        self._append_gathered(raft)
         self._request_reads(raft)
         ready = raft.ready()
-        for receiver, message in ready.messages:
-            self._transport.send(receiver, message)
-        self._transport.flush()
+        if ready.messages:
+            for receiver, message in ready.messages:
+                self._transport.send(receiver, message)
+            self._transport.flush()
         if ready.persist is not None:
             self._write(ready.persist)
         for read_id in ready.dropped_reads:
@@ -316,6 +316,16 @@ class RaftNode(Service):
         self._reads.answer(raft.applied_index, self.machine.query, lambda: self._clock.seconds() >= deadline)
         if raft.applied_index < self._apply_index or self._reads.can_answer(raft.applied_index):
             self._arm_flush()
+
+    def _append_gathered(self, raft: Raft) -> None:
+        commands = self._proposals.take_gathered()
+        if not commands:
+            return
+        role = raft.role
+        if role is self._reserved_by and isinstance(role, Leader):
+            self._proposals.appended(role.propose(commands), raft.term)
+        else:
+            self._proposals.refuse_gathered(self._not_leader())
 
     def _request_reads(self, raft: Raft) -> None:
         read_id = self._reads.take_new()
@@ -375,6 +385,7 @@ class RaftNode(Service):
         return Stopped(f"this server has stopped: {self.failure}" if self.failure else "this server is not running")
 
     def _end_all(self, why: str) -> None:
+        self._proposals.refuse_gathered(self._stopped())
         self._proposals.end(why, commit_index=0)
         self._reads.refuse_all(self._stopped())
 

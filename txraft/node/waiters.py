@@ -12,62 +12,135 @@ from txraft.core.log import EntryRun
 from txraft.errors import OutcomeUnknown
 
 
-class _Proposal:
-    """Commands in the log at `[first_index, stop_index)` with `term`."""
+class _Many:
+    """One waiter for several commands. `results` holds what was applied of them so far."""
 
-    __slots__ = ("deferred", "first_index", "is_many", "results", "stop_index", "term")
+    __slots__ = ("deferred", "missing", "results")
 
-    def __init__(self, first_index: int, count: int, term: int, is_many: bool) -> None:
-        self.first_index = first_index
-        self.stop_index = first_index + count
-        self.term = term
-        self.is_many = is_many
-        self.deferred: Deferred[Any] = Deferred()
+    def __init__(self, count: int) -> None:
+        self.missing = count
         self.results: list[object] = []
+        self.deferred: Deferred[Any] = Deferred()
+
+
+_Waiter = Deferred[Any] | _Many
+
+
+def _count(waiter: _Waiter) -> int:
+    return waiter.missing if isinstance(waiter, _Many) else 1
+
+
+def _fail(waiter: _Waiter, error: Exception) -> None:
+    (waiter.deferred if isinstance(waiter, _Many) else waiter).errback(error)
+
+
+class _Appended:
+    """What one turn appended: waiters for the entries from `next_index` on, all of `term`, in order."""
+
+    __slots__ = ("next_index", "term", "waiters")
+
+    def __init__(self, first_index: int, term: int, waiters: deque[_Waiter]) -> None:
+        self.next_index = first_index
+        self.term = term
+        self.waiters = waiters
+
+    def answer(self, run: EntryRun, results: Sequence[object]) -> None:
+        """Answer those whose entries are in `run`."""
+        waiters, at, stop = self.waiters, self.next_index - run.first_index, len(results)
+        while waiters and at < stop:
+            waiter = waiters[0]
+            if isinstance(waiter, _Many):
+                part = results[at : at + waiter.missing]
+                waiter.results += part
+                waiter.missing -= len(part)
+                at += len(part)
+                if not waiter.missing:
+                    waiters.popleft()
+                    waiter.deferred.callback(waiter.results)
+            else:
+                waiters.popleft()
+                at += 1
+                waiter.callback(results[at - 1])
+        self.next_index = run.first_index + at
+
+    def end(self, why: str, commit_index: int) -> None:
+        """Fail those with an entry behind `commit_index`."""
+        waiters, self.waiters = self.waiters, deque()
+        index = self.next_index
+        for waiter in waiters:
+            first_index, index = index, index + _count(waiter)
+            if index - 1 <= commit_index:
+                self.waiters.append(waiter)
+            else:
+                _fail(waiter, OutcomeUnknown(first_index, why))
 
 
 class Proposals:
-    """Proposals in the order of their entries; each is answered once, with its own entry's result or a failure."""
+    """
+    Who waits for entries; each is answered once, with its own entries' results or a failure.
+
+    Commands of a turn are gathered, and appended together; until then nothing was done for them.
+    """
 
     def __init__(self) -> None:
-        self._waiting: deque[_Proposal] = deque()
+        self._commands: list[bytes] = []
+        self._gathered: deque[_Waiter] = deque()
+        self._appended: deque[_Appended] = deque()
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    def __bool__(self) -> bool:
+        return bool(self._gathered or self._appended)
 
-    def add(self, first_index: int, count: int, term: int, is_many: bool) -> Deferred[Any]:
-        """Wait for `count` entries from `first_index` on that were appended in `term`."""
-        proposal = _Proposal(first_index, count, term, is_many)
-        self._waiting.append(proposal)
-        return proposal.deferred
+    def gather(self, command: bytes) -> Deferred[Any]:
+        """Wait for this command's result."""
+        self._commands.append(command)
+        waiter: Deferred[Any] = Deferred()
+        self._gathered.append(waiter)
+        return waiter
+
+    def gather_many(self, commands: Sequence[bytes]) -> Deferred[Any]:
+        """Wait for the list of these commands' results."""
+        self._commands += commands
+        waiter = _Many(len(commands))
+        self._gathered.append(waiter)
+        return waiter.deferred
+
+    def take_gathered(self) -> list[bytes]:
+        """The commands that are to be appended now. Say `appended` or `refuse_gathered` next."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    def appended(self, first_index: int, term: int) -> None:
+        """What was gathered is in the log, from `first_index` on."""
+        self._appended.append(_Appended(first_index, term, self._gathered))
+        self._gathered = deque()
+
+    def refuse_gathered(self, error: Exception) -> None:
+        """What was gathered will not be appended."""
+        waiters, self._gathered, self._commands = self._gathered, deque(), []
+        for waiter in waiters:
+            _fail(waiter, error)
 
     def answer(self, run: EntryRun, results: Sequence[object]) -> None:
         """The entries of `run` were applied. Whoever waits there for an entry of another term waits for a lost one."""
-        waiting = self._waiting
         last_index = run.last_index
-        while waiting and waiting[0].first_index <= last_index:
-            proposal = waiting[0]
-            if proposal.term != run.term:
-                waiting.popleft()
-                proposal.deferred.errback(OutcomeUnknown(proposal.first_index, "another entry took its place"))
+        while self._appended and self._appended[0].next_index <= last_index:
+            appended = self._appended[0]
+            if appended.term != run.term:
+                self._appended.popleft()
+                appended.end("another entry took its place", commit_index=0)
                 continue
-            start = max(proposal.first_index, run.first_index) - run.first_index
-            if not proposal.is_many:
-                waiting.popleft()
-                proposal.deferred.callback(results[start])
-                continue
-            proposal.results += results[start : proposal.stop_index - run.first_index]
-            if proposal.stop_index > last_index + 1:
+            appended.answer(run, results)
+            if appended.waiters:
                 return
-            waiting.popleft()
-            proposal.deferred.callback(proposal.results)
+            # An answer may have led to `end`, which leaves nothing behind.
+            if self._appended and self._appended[0] is appended:
+                self._appended.popleft()
 
     def end(self, why: str, commit_index: int) -> None:
         """Fail those with an entry behind `commit_index`; the others' entries are committed and will be applied."""
-        ended = [proposal for proposal in self._waiting if proposal.stop_index - 1 > commit_index]
-        self._waiting = deque(proposal for proposal in self._waiting if proposal.stop_index - 1 <= commit_index)
-        for proposal in ended:
-            proposal.deferred.errback(OutcomeUnknown(proposal.first_index, why))
+        for appended in self._appended:
+            appended.end(why, commit_index)
+        self._appended = deque(appended for appended in self._appended if appended.waiters)
 
 
 class _Read:
