@@ -30,7 +30,7 @@ from txraft.errors import (
     ProtocolError,
     Stopped,
 )
-from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport, StorageStatus
+from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport
 from txraft.node.applier import Applier
 from txraft.node.deadline import not_longer_than
 from txraft.node.restart import raft_from_disk
@@ -102,7 +102,7 @@ class RaftNode(Service):
         return self._proposals.gather(command) if refusal is None else fail(refusal)
 
     def propose_many(self, commands: Sequence[bytes]) -> Deferred[Any]:
-        """Replicate commands next to each other, all or none; fires with their results in order. Fails like `propose`."""
+        """Replicate commands next to each other, all or none; fires with their results, in order. See `propose`."""
         if not commands:
             return succeed([])
         sizes = list(map(len, commands))
@@ -127,23 +127,14 @@ class RaftNode(Service):
 
     def status(self) -> NodeStatus:
         """What this server is doing, and what it is waiting for. Cheap, and works in every state."""
-        return describe(self)
-
-    def storage_status(self) -> StorageStatus:
-        """What the disk is doing."""
-        status: StorageStatus = self._store.status()
-        return status
-
-    def link(self, server_id: str) -> tuple[str, str]:
-        """How the link to another server is, and where it serves its clients (empty if not known)."""
-        return self._transport.link_status(server_id), self._transport.addresses(server_id).client
+        return describe(self, self._store.status(), self._transport)
 
     def advertise(self, client_address: str = "", admin_address: str = "") -> None:
         """Tell the other servers where this one serves clients and its admin HTTP, as host:port. Before the start."""
         self._transport.advertise(Addresses(client_address, admin_address))
 
     def when_failed(self) -> Deferred[FatalError]:
-        """Fires with the reason if this server stops by itself because it can no longer keep its promises."""
+        """Fires with the reason, if this server stops because it can no longer keep its promises."""
         waiter: Deferred[FatalError] = Deferred()
 
         def pass_on(error: FatalError) -> FatalError:
@@ -204,6 +195,7 @@ class RaftNode(Service):
             self._tick_call.cancel()
         self._tick_call = None
         closed = self._transport.stop().addCallback(lambda _: self._store.close())
+        # A disk may never answer.
         return not_longer_than(self.settings.stop_timeout / 1000, closed, self._clock)
 
     # -- inputs: change memory, arm one flush
@@ -275,11 +267,11 @@ class RaftNode(Service):
             self.raft.time_ms = self._wall_ms()
             self._clock.callLater(0, self._armed_flush)
 
+    # -- the flush: all work of a turn
+
     def _armed_flush(self) -> None:
         self._is_flush_armed = False
         self._flush()
-
-    # -- the flush: all work of a turn
 
     def _flush(self) -> None:
         if self.raft is None or self.failure is not None:

@@ -9,7 +9,7 @@ import attrs
 from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.leader import Leader
 from txraft.core.raft import Raft
-from txraft.interfaces import StorageStatus
+from txraft.interfaces import ITransport, StorageStatus
 
 if TYPE_CHECKING:
     from txraft.node.raft_node import RaftNode
@@ -57,10 +57,9 @@ class NodeStatus:
     failure: str
 
 
-def describe(node: RaftNode) -> NodeStatus:
+def describe(node: RaftNode, storage: StorageStatus, transport: ITransport) -> NodeStatus:
     """The status of `node`, in whatever state it is."""
     raft = node.raft
-    storage = node.storage_status()
     if raft is None:
         return NodeStatus(node.settings.server_id, "", "stopped", 0, None, 0, 0, 0, 0, (), storage, (), "")
     return NodeStatus(
@@ -73,7 +72,7 @@ def describe(node: RaftNode) -> NodeStatus:
         durable_index=raft.log.durable_index,
         commit_index=raft.commit_index,
         applied_index=raft.applied_index,
-        members=tuple(_member(node, raft, server_id) for server_id in raft.membership.members),
+        members=tuple(_member(node, raft, transport, server_id) for server_id in raft.membership.members),
         storage=storage,
         waiting_for=tuple(_waiting_for(node, raft, storage)),
         failure=str(node.failure) if node.failure else "",
@@ -88,11 +87,11 @@ def _role(node: RaftNode, raft: Raft) -> str:
     return raft.role.name if raft.membership.members else "passive"
 
 
-def _member(node: RaftNode, raft: Raft, server_id: str) -> MemberStatus:
+def _member(node: RaftNode, raft: Raft, transport: ITransport, server_id: str) -> MemberStatus:
     kind = "voter" if raft.membership.is_voter(server_id) else "learner"
     if server_id == raft.server_id:
         return MemberStatus(server_id, kind, "this server", "", raft.log.durable_index, 0, 0.0)
-    link, client_address = node.link(server_id)
+    link, client_address = transport.link_status(server_id), transport.addresses(server_id).client
     if not isinstance(raft.role, Leader):
         return MemberStatus(server_id, kind, link, client_address, None, None, None)
     progress = raft.role.progress[server_id]
