@@ -57,10 +57,11 @@ class Membership:
             fields = json.loads(data)
             lists = {name: tuple(fields[name]) for name in ("voters", "outgoing", "learners")}
             membership = cls(fields["cluster_id"], **lists)
-            canonical = membership.encode() == data
-        except (KeyError, TypeError, AttributeError, UnicodeDecodeError, RecursionError) as error:
+            is_text = all(isinstance(name, str) for name in (membership.cluster_id, *membership.members))
+            is_canonical = is_text and membership.encode() == data
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a membership: {error!r}") from error
-        if not canonical:
+        if not is_canonical:
             raise ValueError("not a membership in its canonical form")
         return membership
 
