@@ -30,6 +30,6 @@ class DiallingTests(SynchronousTestCase):
         endpoint = NamedEndpoint()
         peer = Peer("b:1", Clock(), lambda server_id: endpoint, Registry(), Journal(), 1 << 20, 1 << 20, lambda: 0.0)
         peer.dial()
-        peer.dial()
+        peer.retry_now()
         self.assertEqual(endpoint.attempts, 1)
         peer.stop("the test is over")
