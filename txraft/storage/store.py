@@ -84,6 +84,14 @@ class LogStore:
             self._let_go()
             raise
         self._identity, self._hard_state = recovered.identity, recovered.hard_state
+        _log.info(
+            "{path}: term {term}, last entry {last_index}, {segments} segments, server {server}",
+            path=self._data_dir,
+            term=recovered.hard_state.term,
+            last_index=recovered.runs[-1].last_index if recovered.runs else 0,
+            segments=len(self._wal.segments) if self._wal else 0,
+            server=recovered.identity.server_id,
+        )
         return recovered
 
     def _make_directory(self, path: str) -> None:

@@ -1,1 +1,7 @@
 """Public test tools: a whole cluster in memory, on one simulated clock, for txraft itself and for your own machines."""
+
+from txraft.testing.cluster import Cluster, RecordingMachine
+from txraft.testing.disk import FakeDisk
+from txraft.testing.network import NetworkFaults
+
+__all__ = ["Cluster", "FakeDisk", "NetworkFaults", "RecordingMachine"]
