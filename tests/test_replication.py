@@ -327,19 +327,18 @@ class TestLeader:
         assert "2< AppendEntries term=2 prev_log_index=3 prev_log_term=2 leader_commit=2" in sent(leader)
 
 
-def catch_up(leader_log: str, follower_log: str) -> int:
+def refusals_until_equal(leader_log: str, follower_log: str) -> int:
     """How many refusals it takes until the logs agree."""
-    leader = make_leader(log=leader_log, term=9)
-    follower = make_server("2", term=9, log=follower_log)
+    leader = make_leader(log=leader_log, term=40)
+    follower = make_server("2", term=40, log=follower_log)
     refusals = 0
     for _ in range(200):
         for to, message in flush(leader):
             if to == "2":
                 follower.step("1", message)
-        for to, message in flush(follower):
+        for _, message in flush(follower):
             refusals += getattr(message, "refused", False)
-            if to == "1":
-                leader.step("2", message)
+            leader.step("2", message)
         if show(follower.log) == show(leader.log):
             return refusals
         tick(leader)
@@ -349,7 +348,7 @@ def catch_up(leader_log: str, follower_log: str) -> int:
 class TestConflictHint:
     def test_each_round_skips_a_term(self):
         """R20, SEED rule 12."""
-        assert catch_up("4:x " * 50, "2:a " * 30 + "3:b " * 30) <= 3
+        assert refusals_until_equal("4:x " * 50, "2:a " * 30 + "3:b " * 30) <= 3
 
     def test_random_logs_agree_after_at_most_one_refusal_for_each_term(self):
         """R20."""
@@ -365,24 +364,7 @@ class TestConflictHint:
             mine = shared + [t * 2 + 8 for t in tail() if t * 2 + 8 >= base]
             theirs = shared + [t * 2 + 9 for t in tail() if t * 2 + 9 >= base]
             to_text = lambda terms: " ".join(f"{t}:x" for t in terms)  # noqa: E731
-            assert _refusals(to_text(mine), to_text(theirs)) <= len(set(mine)) + len(set(theirs)) + 1
-
-
-def _refusals(leader_log: str, follower_log: str) -> int:
-    leader = make_leader(log=leader_log, term=40)
-    follower = make_server("2", term=40, log=follower_log)
-    refusals = 0
-    for _ in range(100):
-        for to, message in flush(leader):
-            if to == "2":
-                follower.step("1", message)
-        for _, message in flush(follower):
-            refusals += getattr(message, "refused", False)
-            leader.step("2", message)
-        if show(follower.log) == show(leader.log):
-            return refusals
-        tick(leader)
-    raise AssertionError((leader_log, follower_log))
+            assert refusals_until_equal(to_text(mine), to_text(theirs)) <= len(set(mine)) + len(set(theirs)) + 1
 
 
 class TestReads:
