@@ -42,13 +42,15 @@ class SimulatedClock:
 
     def next_time(self) -> float | None:
         """When the next event is due; None if there is none."""
-        while self._queue and self._is_outdated(self._queue[0]):
+        while self._queue:
+            when, _, call = self._queue[0]
+            if call.active() and call.getTime() == when:
+                return when
             heapq.heappop(self._queue)
-        return self._queue[0][0] if self._queue else None
-
-    @staticmethod
-    def _is_outdated(item: tuple[float, int, DelayedCall]) -> bool:
-        return not item[2].active() or item[2].getTime() != item[0]
+            # A call that was put off says so only now; one that was brought forward has another place in the queue.
+            if call.active() and call.getTime() > when:
+                self._push(call)
+        return None
 
     def run_next(self) -> bool:
         """Move to the next event and run it; False if there is none."""
@@ -62,3 +64,53 @@ class SimulatedClock:
     def _run(self, call: Any) -> None:
         call.called = 1
         call.func(*call.args, **call.kw)
+
+
+@implementer(IReactorTime)
+class ProcessClock:
+    """
+    The clock of one process: it may run at another rate, the process may be paused, and it dies with the process.
+
+    What comes due while the process is paused happens when it goes on, in the order in which it came due; what a dead
+    process had planned never happens.
+    """
+
+    def __init__(self, clock: SimulatedClock, rate: float = 1.0) -> None:
+        """@param rate: seconds of this clock for each true second."""
+        self._clock = clock
+        self._rate = rate
+        self._is_alive = True
+        self._is_paused = False
+        self._held: list[Callable[[], object]] = []
+
+    def seconds(self) -> float:
+        return self._clock.seconds() * self._rate
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
+        def come_due() -> None:
+            self.when_awake(lambda: callable(*args, **kw))
+
+        return self._clock.callLater(delay / self._rate, come_due)
+
+    def getDelayedCalls(self) -> list[DelayedCall]:
+        return self._clock.getDelayedCalls()
+
+    def when_awake(self, call: Callable[[], object]) -> None:
+        """Call now, or when the process goes on; never, if it is dead."""
+        if self._is_paused:
+            self._held.append(call)
+        elif self._is_alive:
+            call()
+
+    def pause(self) -> None:
+        self._is_paused = True
+
+    def resume(self) -> None:
+        self._is_paused = False
+        held, self._held = self._held, []
+        for call in held:
+            self._clock.callLater(0, self.when_awake, call)
+
+    def die(self) -> None:
+        self._is_alive = False
+        self._held.clear()

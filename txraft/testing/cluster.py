@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-from twisted.internet.base import DelayedCall
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from txraft.core.invariants import ClusterInvariants, require
@@ -22,7 +20,7 @@ from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
 from txraft.node.settings import NodeSettings
 from txraft.storage.store import LogStore
-from txraft.testing.clock import SimulatedClock
+from txraft.testing.clock import ProcessClock, SimulatedClock
 from txraft.testing.disk import FakeDisk
 from txraft.testing.network import Network, SimulatedTransport
 from txraft.testing.writer import FakeWriter
@@ -83,47 +81,24 @@ class _Witness:
         self._machine.restore(chunks)
 
 
-@implementer(IReactorTime)
-class _ProcessClock:
-    """The clock of one process: when that dies, nothing that it had planned happens."""
-
-    def __init__(self, clock: SimulatedClock) -> None:
-        self._clock = clock
-        self._is_alive = True
-
-    def seconds(self) -> float:
-        return self._clock.seconds()
-
-    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
-        def call() -> None:
-            if self._is_alive:
-                callable(*args, **kw)
-
-        return self._clock.callLater(delay, call)
-
-    def getDelayedCalls(self) -> list[DelayedCall]:
-        return self._clock.getDelayedCalls()
-
-    def die(self) -> None:
-        self._is_alive = False
-
-
 @attrs.define
 class Server:
     """
     One server: its disk outlives the processes, everything else is the current process's.
 
-    `disk_seconds` is called for each write and says how long it takes; `node` is None while no process runs.
+    `disk_seconds` is called for each write and says how long it takes; `clock_rate` is how fast its clock runs, from
+    the next start on; `node` is None while no process runs.
     """
 
     server_id: str
     disk: FakeDisk
     disk_seconds: Callable[[], float]
+    clock_rate: float = 1.0
     node: RaftNode | None = None
     machine: Any = None
     transport: SimulatedTransport | None = None
     writer: FakeWriter | None = None
-    clock: _ProcessClock | None = None
+    clock: ProcessClock | None = None
 
 
 class Cluster:
@@ -178,9 +153,9 @@ class Cluster:
         settings = NodeSettings(
             server_id=server.server_id, bootstrap=tuple(self.ids), cluster_id="simulated", **self._settings
         )
-        server.clock = _ProcessClock(self.clock)
-        server.writer = FakeWriter(self.clock, lambda: server.disk_seconds())
-        server.transport = self.network.transport(server.server_id)
+        server.clock = ProcessClock(self.clock, server.clock_rate)
+        server.writer = FakeWriter(server.clock, lambda: server.disk_seconds())
+        server.transport = self.network.transport(server.server_id, server.clock.when_awake)
         server.machine = self._make_machine()
         server.node = RaftNode(
             settings,
@@ -222,6 +197,18 @@ class Cluster:
         server.transport.stop()
         server.disk.crash(keep)
         server.node = None
+
+    def pause(self, server_id: str) -> None:
+        """Stop a process, as SIGSTOP does: what comes due or arrives meanwhile happens at its `resume`."""
+        clock = self.servers[server_id].clock
+        assert clock is not None, f"{server_id} does not run"
+        clock.pause()
+
+    def resume(self, server_id: str) -> None:
+        """Let a paused process go on."""
+        clock = self.servers[server_id].clock
+        assert clock is not None, f"{server_id} does not run"
+        clock.resume()
 
     # -- time
 

@@ -16,6 +16,7 @@ from txraft.interfaces import Addresses, Identity, ITransport
 from txraft.testing.clock import SimulatedClock
 
 Receive = Callable[[str, Sequence[Message]], None]
+Arrive = Callable[[str, bytes], None]
 
 
 @attrs.define
@@ -34,22 +35,28 @@ class Network:
     """
     All links of a cluster. Messages pass through the real codec: what arrives is never the object that was sent.
 
-    `frames` counts what was handed to the network, by (sender, receiver, message class name).
+    `frames` counts what was handed to the network, by (sender, receiver, message class name); `trace` is told of every
+    delivery.
     """
 
     def __init__(self, clock: SimulatedClock, rng: random.Random) -> None:
         self.faults = NetworkFaults()
         self.frames: dict[tuple[str, str, str], int] = {}
+        self.trace: Callable[[bytes], None] = lambda line: None
         self._clock = clock
         self._rng = rng
         self._cut: set[tuple[str, str]] = set()
-        self._receivers: dict[str, tuple[object, Receive]] = {}
+        self._receivers: dict[str, tuple[object, Arrive]] = {}
         self._addresses: dict[str, Addresses] = {}
         self._arrival: dict[tuple[str, str], float] = {}
 
-    def transport(self, server_id: str) -> SimulatedTransport:
-        """A new transport for a server; an older one of the same server is dead from its start on."""
-        return SimulatedTransport(self, server_id)
+    def transport(self, server_id: str, when_awake: Callable[[Callable[[], object]], None]) -> SimulatedTransport:
+        """
+        A new transport for a server; an older one of the same server is dead from its start on.
+
+        @param when_awake: calls what it is given once the receiving process runs.
+        """
+        return SimulatedTransport(self, server_id, when_awake)
 
     def cut(self, sender: str, receiver: str) -> None:
         """Lose everything in this one direction, also what is under way."""
@@ -69,8 +76,8 @@ class Network:
     def is_cut(self, sender: str, receiver: str) -> bool:
         return (sender, receiver) in self._cut
 
-    def attach(self, server_id: str, owner: object, receive: Receive) -> None:
-        self._receivers[server_id] = (owner, receive)
+    def attach(self, server_id: str, owner: object, arrive: Arrive) -> None:
+        self._receivers[server_id] = (owner, arrive)
 
     def detach(self, server_id: str, owner: object) -> None:
         if self._receivers.get(server_id, (None,))[0] is owner:
@@ -97,24 +104,32 @@ class Network:
     def _deliver(self, sender: str, receiver: str, payload: bytes) -> None:
         attached = self._receivers.get(receiver)
         if attached is not None and not self.is_cut(sender, receiver):
-            try:
-                attached[1](sender, [decode_message(payload)])
-            except ProtocolError as error:
-                raise AssertionError(f"{receiver} refused what {sender} sent: {error}") from error
+            self.trace(b"%s>%s %s" % (sender.encode(), receiver.encode(), payload))
+            attached[1](sender, payload)
 
 
 @implementer(ITransport)
 class SimulatedTransport:
     """One server's end of a `Network`."""
 
-    def __init__(self, network: Network, server_id: str) -> None:
+    def __init__(self, network: Network, server_id: str, when_awake: Callable[[Callable[[], object]], None]) -> None:
         self._network = network
         self._server_id = server_id
+        self._when_awake = when_awake
         self._peers: frozenset[str] = frozenset()
         self._queued: list[tuple[str, bytes]] = []
 
     def start(self, identity: Identity, receive: Receive) -> None:
-        self._network.attach(self._server_id, self, receive)
+        def hand_over(sender: str, payload: bytes) -> None:
+            try:
+                receive(sender, [decode_message(payload)])
+            except ProtocolError as error:
+                raise AssertionError(f"{self._server_id} refused what {sender} sent: {error}") from error
+
+        def arrive(sender: str, payload: bytes) -> None:
+            self._when_awake(lambda: hand_over(sender, payload))
+
+        self._network.attach(self._server_id, self, arrive)
 
     def set_peers(self, server_ids: Sequence[str]) -> None:
         self._peers = frozenset(server_ids)
