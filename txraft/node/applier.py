@@ -40,8 +40,8 @@ class Applier:
             for run in raft.log.runs(raft.applied_index + 1, stop_index):
                 results = self._apply(run) if run.kind is EntryKind.COMMAND else ()
                 raft.applied(run.last_index)
-                if results:
-                    self._proposals.answer(run, results)
+                # Also with no results: what a no-op has replaced is lost.
+                self._proposals.answer(run, results)
                 if self._clock.seconds() >= deadline:
                     return
 

@@ -22,14 +22,7 @@ from txraft.core.leader import Leader
 from txraft.core.messages import Message
 from txraft.core.raft import Raft
 from txraft.core.ready import Persist
-from txraft.errors import (
-    CommandTooLarge,
-    FatalError,
-    NotLeader,
-    Overloaded,
-    ProtocolError,
-    Stopped,
-)
+from txraft.errors import CommandTooLarge, FatalError, NotLeader, Overloaded, ProtocolError, Stopped
 from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport
 from txraft.node.applier import Applier
 from txraft.node.deadline import not_longer_than
@@ -86,6 +79,7 @@ class RaftNode(Service):
         self._reserved_by: Leader | None = None
         """The leadership that has room for what is gathered."""
         self._drained: Deferred[None] | None = None
+        self._closed: Deferred[None] | None = None
         self._failed: Deferred[FatalError] = Deferred()
         self.identity = Identity("", settings.server_id, 0)
 
@@ -97,7 +91,11 @@ class RaftNode(Service):
 
         Fails with `NotLeader`, `Overloaded`, `CommandTooLarge` or `Stopped` (nothing was done), or with
         `OutcomeUnknown` (it is in this server's log, and may or may not be committed by another leader).
+
+        @raise TypeError: it is not bytes, and could be neither sent nor stored.
         """
+        if type(command) is not bytes:
+            raise TypeError(f"a command is bytes, not {type(command).__name__}")
         refusal = self._reserve(len(command), len(command), 1)
         return self._proposals.gather(command) if refusal is None else fail(refusal)
 
@@ -105,6 +103,8 @@ class RaftNode(Service):
         """Replicate commands next to each other, all or none; fires with their results, in order. See `propose`."""
         if not commands:
             return succeed([])
+        if {*map(type, commands)} != {bytes}:
+            raise TypeError("a command is bytes")
         sizes = list(map(len, commands))
         refusal = self._reserve(sum(sizes), max(sizes), len(sizes))
         return self._proposals.gather_many(commands) if refusal is None else fail(refusal)
@@ -150,11 +150,14 @@ class RaftNode(Service):
         """
         Recover what is on disk and join the cluster.
 
-        @raise StorageError: the data directory cannot be used; nothing was started.
+        @raise StorageError: the data directory cannot be used; nothing was started. The same holds for whatever the
+            transport raises when it cannot listen.
         """
         recovered = self._store.open()
         try:
             raft = raft_from_disk(self.settings, self._core_settings, self._rng, recovered)
+            self._transport.set_peers(self._peers(raft))
+            self._transport.start(recovered.identity, self._receive)
         except Exception:
             self._store.close()
             raise
@@ -162,8 +165,6 @@ class RaftNode(Service):
         self.identity = recovered.identity
         Service.startService(self)
         self._accepts = True
-        self._transport.set_peers(self._peers())
-        self._transport.start(recovered.identity, self._receive)
         self._schedule_tick()
         self._arm_flush()
 
@@ -173,17 +174,20 @@ class RaftNode(Service):
         """
         Service.stopService(self)
         self._accepts = False
-        if self.raft is None or self.failure is not None:
+        if self.raft is None:
+            return succeed(None)
+        if self._live() is None:
             return self._close()
-        self._drained = Deferred()
-        stopped = not_longer_than(self.settings.stop_timeout / 1000, self._drained, self._clock)
-        self._note_drained()
+        if self._drained is None:
+            self._drained = Deferred()
 
         def stop(_: None) -> Deferred[None]:
-            self._drained = None
             self._end_all("this server is stopping")
             return self._close()
 
+        stopped = not_longer_than(self.settings.stop_timeout / 1000, self._drained, self._clock)
+        # Not now: this may be a callback in the midst of a flush, which still has something to write and to send.
+        self._arm_flush()
         return stopped.addCallback(stop)
 
     def _note_drained(self) -> None:
@@ -191,12 +195,16 @@ class RaftNode(Service):
             self._drained.callback(None)
 
     def _close(self) -> Deferred[None]:
-        if self._tick_call is not None and self._tick_call.active():
-            self._tick_call.cancel()
-        self._tick_call = None
-        closed = self._transport.stop().addCallback(lambda _: self._store.close())
+        if self._closed is None:
+            if self._tick_call is not None and self._tick_call.active():
+                self._tick_call.cancel()
+            self._closed = self._transport.stop().addCallback(lambda _: self._store.close())
         # A disk may never answer.
-        return not_longer_than(self.settings.stop_timeout / 1000, closed, self._clock)
+        return not_longer_than(self.settings.stop_timeout / 1000, self._closed, self._clock)
+
+    def _live(self) -> Raft | None:
+        """The core, as long as this server may do something: from the start to the close or a failure."""
+        return self.raft if self.failure is None and self._closed is None else None
 
     # -- inputs: change memory, arm one flush
 
@@ -232,30 +240,28 @@ class RaftNode(Service):
         return self._reads.add(requests, is_many)
 
     def _receive(self, sender: str, messages: Sequence[Message]) -> None:
-        if self.raft is None or self.failure is not None:
+        raft = self._live()
+        if raft is None:
             return
         try:
             for message in messages:
-                self.raft.step(sender, message)
+                raft.step(sender, message)
         except InvalidMessage as error:
             raise ProtocolError(str(error)) from error
         except Exception as error:
             self._fail(error)
         finally:
-            if self.raft.has_news:
+            if raft.has_news:
                 self._arm_flush()
 
     def _tick(self) -> None:
-        if self.raft is None or self.failure is not None:
-            return
-        self._schedule_tick()
-        try:
-            self.raft.time_ms = self._wall_ms()
-            self.raft.tick()
-        except Exception as error:
-            self._fail(error)
-            return
-        self._flush()
+        if self._live() is not None:
+            self._schedule_tick()
+            self._flush(self._take_tick)
+
+    def _take_tick(self, raft: Raft) -> None:
+        raft.time_ms = self._wall_ms()
+        raft.tick()
 
     def _schedule_tick(self) -> None:
         # From now, not from when it was due: after a pause of the process, time that nobody saw pass counts once.
@@ -273,11 +279,13 @@ class RaftNode(Service):
         self._is_flush_armed = False
         self._flush()
 
-    def _flush(self) -> None:
-        if self.raft is None or self.failure is not None:
+    def _flush(self, first: Callable[[Raft], None] = lambda raft: None) -> None:
+        raft = self._live()
+        if raft is None:
             return
         try:
-            self._carry_out(self.raft)
+            first(raft)
+            self._carry_out(raft)
         except Exception as error:
             self._fail(error)
             return
@@ -334,14 +342,7 @@ class RaftNode(Service):
         )
 
     def _written(self, _: None) -> None:
-        if self.raft is None or self.failure is not None:
-            return
-        try:
-            self.raft.persisted()
-        except Exception as error:
-            self._fail(error)
-            return
-        self._flush()
+        self._flush(Raft.persisted)
 
     # -- changes and ends
 
@@ -350,21 +351,23 @@ class RaftNode(Service):
         seen = (raft.role.name, raft.term, raft.leader_id, raft.memberships.current_index)
         if self._seen_leader is not None and raft.role is not self._seen_leader:
             self._seen_leader = None
-            self._proposals.end("the leadership ended before it was committed", raft.commit_index)
+            # What will be applied soon is answered then; but a disk may never answer.
+            kept_index = min(raft.commit_index, raft.log.durable_index)
+            self._proposals.end("the leadership ended before it was committed and on disk here", kept_index)
+            self._reads.refuse_behind(kept_index, self._not_leader())
         if isinstance(raft.role, Leader):
             self._seen_leader = raft.role
         if seen == self._seen:
             return
         if not self._seen or seen[3] != self._seen[3]:
-            self._transport.set_peers(self._peers())
+            self._transport.set_peers(self._peers(raft))
             self._log.info("membership of entry {index}: voters {voters}", index=seen[3], voters=raft.membership.voters)
         if seen[:3] != self._seen[:3]:
             self._log.info("{role} in term {term}, leader {leader}", role=seen[0], term=seen[1], leader=seen[2])
         self._seen = seen
 
-    def _peers(self) -> list[str]:
-        assert self.raft is not None
-        return [server_id for server_id in self.raft.membership.members if server_id != self.settings.server_id]
+    def _peers(self, raft: Raft) -> list[str]:
+        return [server_id for server_id in raft.membership.members if server_id != self.settings.server_id]
 
     def _not_leader(self) -> NotLeader:
         leader_id = self.raft.leader_id if self.raft is not None else None
@@ -378,7 +381,7 @@ class RaftNode(Service):
 
     def _end_all(self, why: str) -> None:
         self._proposals.refuse_gathered(self._stopped())
-        self._proposals.end(why, commit_index=0)
+        self._proposals.end(why, kept_index=0)
         self._reads.refuse_all(self._stopped())
 
     def _fail(self, error: BaseException) -> None:

@@ -30,6 +30,12 @@ def raft_from_disk(settings: NodeSettings, core: RaftSettings, rng: random.Rando
             f"the log has entries of term {log.last_term}, but the stored term is {term}: the file with both is "
             f"older than the log. Restore it, or move the data directory away and add this server to the cluster again"
         )
+    if settings.bootstrap and log.last_index == 0 and term > 1:
+        # The first entry is on disk before any term but its own.
+        raise StorageError(
+            f"the log is empty, but the stored term is {term}: entries are lost that others may rely on. Restore the "
+            f"log, or move the data directory away and add this server to the cluster again"
+        )
     raft = Raft(settings.server_id, core, rng, recovered.hard_state, log)
     if settings.bootstrap and log.last_index == 0:
         raft.bootstrap(Membership(settings.cluster_id, tuple(sorted(settings.bootstrap))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -63,13 +63,13 @@ class _Appended:
                 waiter.callback(results[at - 1])
         self.next_index = run.first_index + at
 
-    def end(self, why: str, commit_index: int) -> None:
-        """Fail those with an entry behind `commit_index`."""
+    def end(self, why: str, kept_index: int) -> None:
+        """Fail those with an entry behind `kept_index`."""
         waiters, self.waiters = self.waiters, deque()
         index = self.next_index
         for waiter in waiters:
             first_index, index = index, index + _count(waiter)
-            if index - 1 <= commit_index:
+            if index - 1 <= kept_index:
                 self.waiters.append(waiter)
             else:
                 _fail(waiter, OutcomeUnknown(first_index, why))
@@ -127,7 +127,7 @@ class Proposals:
             appended = self._appended[0]
             if appended.term != run.term:
                 self._appended.popleft()
-                appended.end("another entry took its place", commit_index=0)
+                appended.end("another entry took its place", kept_index=0)
                 continue
             appended.answer(run, results)
             if appended.waiters:
@@ -136,10 +136,10 @@ class Proposals:
             if self._appended and self._appended[0] is appended:
                 self._appended.popleft()
 
-    def end(self, why: str, commit_index: int) -> None:
-        """Fail those with an entry behind `commit_index`; the others' entries are committed and will be applied."""
+    def end(self, why: str, kept_index: int) -> None:
+        """Fail those with an entry behind `kept_index`; the others' entries will be applied, or what replaced them."""
         for appended in self._appended:
-            appended.end(why, commit_index)
+            appended.end(why, kept_index)
         self._appended = deque(appended for appended in self._appended if appended.waiters)
 
 
@@ -201,6 +201,15 @@ class Reads:
     def refuse(self, read_id: int, error: Exception) -> None:
         self._refuse(self._asked.pop(read_id), error)
 
+    def refuse_behind(self, index: int, error: Exception) -> None:
+        """Refuse those that were confirmed, and wait for an entry behind `index`."""
+        confirmed, self._confirmed = self._confirmed, deque()
+        for at, batch in confirmed:
+            if at <= index:
+                self._confirmed.append((at, batch))
+            else:
+                self._refuse(batch, error)
+
     def refuse_all(self, error: Exception) -> None:
         reads = [*self._new]
         for batch in [*self._asked.values(), *(batch for _, batch in self._confirmed)]:
@@ -209,7 +218,7 @@ class Reads:
         self._confirmed.clear()
         self._refuse(reads, error)
 
-    def _refuse(self, reads: Sequence[_Read], error: Exception) -> None:
+    def _refuse(self, reads: Iterable[_Read], error: Exception) -> None:
         for read in reads:
             self.count -= len(read.requests)
             read.deferred.errback(error)
