@@ -322,6 +322,21 @@ class TestCheckQuorum:
             tick(leader)
         assert leader.role.name == "follower"
 
+    def test_a_stalled_disk_gathers_one_answer_of_a_kind_for_each_server(self):
+        """N05, D14: however long it takes, what waits for it is bounded, and the latest is what counts."""
+        server = make_server(term=1, log="1:a")
+        server.step("2", append_entries(2, "2@1"))
+        assert server.ready().persist is not None
+        for round_ in range(1, 1000):
+            server.step("2", append_entries(2, "2@1", round=round_))
+            server.step("3", RequestVote(2, 2, 1))
+            assert server.ready().messages == []
+        server.persisted()
+        assert sent(server) == [
+            "2< AppendEntriesResponse term=2 round=999 match_index=2",
+            "3< RequestVoteResponse term=2",
+        ]
+
     def test_a_server_with_a_stalled_disk_wins_no_election(self):
         """D15: without its own vote on disk it does not even ask."""
         server = make_candidate(term=1)

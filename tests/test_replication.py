@@ -407,6 +407,19 @@ class TestReads:
         answer(leader, "3", 2, round=2)
         assert leader.ready().reads == [(2, 2)]
 
+    def test_reads_that_waited_for_a_round_begin_the_next_in_the_flush_that_ends_it(self):
+        """C03: without a word more from anybody, a read waits for two rounds at most."""
+        leader = make_leader()
+        answer(leader, "2", 2)
+        leader.request_read(1)
+        flush(leader)
+        leader.request_read(2)
+        assert sent(leader) == []
+        answer(leader, "2", 2, round=1)
+        ready = leader.ready()
+        assert ready.reads == [(1, 2)]
+        assert [(receiver, message.round) for receiver, message in ready.messages] == [("2", 2), ("3", 2)]
+
     def test_reads_end_with_the_leadership(self):
         """C01, C12."""
         leader = make_leader()

@@ -139,12 +139,19 @@ class Leader(Role):
     def prepare(self) -> None:
         """Begin a round for waiting reads, and send each peer what it lacks, or a heartbeat if one is due."""
         raft = self.raft
+        # First, so that the reads which waited for the end of this round begin the next one now.
+        self._confirm_reads()
         # Until an entry of this term is committed, the commit index may be behind what was answered (thesis §6.4).
         if raft.log.term(raft.commit_index) == raft.term and self.reads.begin_round(raft.commit_index):
             self._heartbeat_due = True
+            # A server on its own has confirmed it already.
+            self._confirm_reads()
         for server_id, progress in self.progress.items():
             self._replicate(server_id, progress)
         self._heartbeat_due = False
+
+    def _confirm_reads(self) -> None:
+        raft = self.raft
         if self.reads.is_under_way:
             raft.confirmed_reads += self.reads.confirmed(committed_index(raft.membership, self._confirmed_round))
 

@@ -65,7 +65,8 @@ class Raft:
         self.confirmed_reads: list[tuple[int, int]] = []
         self.dropped_reads: list[int] = []
         self._outbox: list[tuple[str, Message]] = []
-        self._waiting: list[tuple[str, Message]] = []
+        self._waiting: dict[tuple[str, type[Message]], Message] = {}
+        """By receiver and class: only the latest counts, so that a stalled disk does not gather them without end."""
         self._outstanding: Persist | None = None
         self.role: Role = Follower(self, None)
 
@@ -186,7 +187,7 @@ class Raft:
         if self.durable_state == self.hard_state or isinstance(message, PreVote | PreVoteResponse):
             self._outbox.append((receiver, message))
         else:
-            self._waiting.append((receiver, message))
+            self._waiting[receiver, type(message)] = message
 
     def append(
         self, kind: EntryKind, commands: Sequence[bytes], term: int | None = None, time_ms: int | None = None
@@ -300,8 +301,8 @@ class Raft:
     def _release_waiting(self) -> None:
         if self.durable_state != self.hard_state:
             return
-        released, self._waiting = self._waiting, []
-        for receiver, message in released:
+        released, self._waiting = self._waiting, {}
+        for (receiver, _), message in released.items():
             if receiver == self.server_id:
                 self.step(receiver, message)
             else:
