@@ -221,7 +221,7 @@ class Ends(SynchronousTestCase):
                 cluster.run(1)
                 self.assertEqual({type(outcome.value) for outcome in outcomes}, {OutcomeUnknown})
                 self.assertIsInstance(failed.value, StorageError)
-                self.assertIn("/data/raft.log", str(failed.value))
+                self.assertIn("/data/raft.log.0000000000000001: ", str(failed.value))
                 syncs = disk.calls["fdatasync"]
                 self.assertIsInstance(Outcome(node.propose(b"z")).value, Stopped)
                 cluster.run(1)

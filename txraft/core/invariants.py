@@ -62,6 +62,11 @@ class ClusterInvariants:
         self._committed: list[int] = [0]
         self._seen: dict[str, _Seen] = {}
 
+    @property
+    def leader_count(self) -> int:
+        """How many terms had a leader."""
+        return len(self._leaders)
+
     def check(self, rafts: Mapping[str, Raft]) -> None:
         """:raises InvariantBroken: with the invariant's name and the numbers."""
         for server_id, raft in rafts.items():

@@ -110,7 +110,9 @@ class WriteAheadLog:
         self._syncs.directory_of(segment.path)
         if self._handle is not None:
             self._seal(self.segments[-1])
-        self._spare, self._handle = None, spare.handle
+        # Opened by its new name, which is the one that an error must tell.
+        self._files.close(spare.handle)
+        self._spare, self._handle = None, self._files.open(segment.path)
         self.segments.append(segment)
         return segment
 

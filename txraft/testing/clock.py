@@ -80,7 +80,7 @@ class ProcessClock:
         self._clock = clock
         self._rate = rate
         self._is_alive = True
-        self._is_paused = False
+        self.is_paused = False
         self._held: list[Callable[[], object]] = []
 
     def seconds(self) -> float:
@@ -97,16 +97,16 @@ class ProcessClock:
 
     def when_awake(self, call: Callable[[], object]) -> None:
         """Call now, or when the process goes on; never, if it is dead."""
-        if self._is_paused:
+        if self.is_paused:
             self._held.append(call)
         elif self._is_alive:
             call()
 
     def pause(self) -> None:
-        self._is_paused = True
+        self.is_paused = True
 
     def resume(self) -> None:
-        self._is_paused = False
+        self.is_paused = False
         held, self._held = self._held, []
         for call in held:
             self._clock.callLater(0, self.when_awake, call)

@@ -55,11 +55,12 @@ class RecordingMachine:
 class _Witness:
     """Between the node and the machine: a digest of all that was applied up to each index, equal on all servers."""
 
-    def __init__(self, machine: Any, server_id: str, digests: dict[int, bytes]) -> None:
+    def __init__(self, machine: Any, server_id: str, digests: dict[int, bytes], applying: Callable[[], None]) -> None:
         self._machine = machine
         self._server_id = server_id
         self._digests = digests
         self._digest = b""
+        self._applying = applying
 
     def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[object]:
         for index, command in enumerate(commands, first_index):
@@ -67,6 +68,7 @@ class _Witness:
             self._digest = hashlib.blake2b(self._digest + entry, digest_size=16).digest()
             seen = self._digests.setdefault(index, self._digest)
             require(seen == self._digest, "State Machine Safety", self._server_id, index, command)
+        self._applying()
         results: Sequence[object] = self._machine.apply(first_index, commands, time_ms)
         return results
 
@@ -87,13 +89,15 @@ class Server:
     One server: its disk outlives the processes, everything else is the current process's.
 
     `disk_seconds` is called for each write and says how long it takes; `clock_rate` is how fast its clock runs, from
-    the next start on; `node` is None while no process runs.
+    the next start on; `apply_seconds` is how long the process is busy with each call of the machine's `apply`; `node`
+    is None while no process runs.
     """
 
     server_id: str
     disk: FakeDisk
     disk_seconds: Callable[[], float]
     clock_rate: float = 1.0
+    apply_seconds: float = 0.0
     node: RaftNode | None = None
     machine: Any = None
     transport: SimulatedTransport | None = None
@@ -161,7 +165,7 @@ class Cluster:
             settings,
             self._store(server, server.writer),
             server.transport,
-            _Witness(server.machine, server.server_id, self._digests),
+            _Witness(server.machine, server.server_id, self._digests, lambda: self._be_busy(server)),
             server.clock,
             self._split_rng(),
             self._wall_ms,
@@ -198,11 +202,22 @@ class Cluster:
         server.disk.crash(keep)
         server.node = None
 
+    def _be_busy(self, server: Server) -> None:
+        """A process that computes hears nothing, as if it were paused."""
+        clock = server.clock
+        if server.apply_seconds and clock is not None and not clock.is_paused:
+            clock.pause()
+            self.clock.callLater(server.apply_seconds, clock.resume)
+
     def pause(self, server_id: str) -> None:
         """Stop a process, as SIGSTOP does: what comes due or arrives meanwhile happens at its `resume`."""
         clock = self.servers[server_id].clock
         assert clock is not None, f"{server_id} does not run"
         clock.pause()
+
+    def is_paused(self, server_id: str) -> bool:
+        clock = self.servers[server_id].clock
+        return clock is not None and clock.is_paused
 
     def resume(self, server_id: str) -> None:
         """Let a paused process go on."""
@@ -230,6 +245,11 @@ class Cluster:
         return True
 
     # -- looking
+
+    @property
+    def leader_count(self) -> int:
+        """How many terms had a leader so far."""
+        return self._invariants.leader_count
 
     def running(self) -> list[RaftNode]:
         """The nodes of all running processes, by server id."""

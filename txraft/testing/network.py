@@ -15,6 +15,9 @@ from txraft.errors import ProtocolError
 from txraft.interfaces import Addresses, Identity, ITransport
 from txraft.testing.clock import SimulatedClock
 
+REPLAY_SAMPLE = 200
+"""Old frames that are kept to be delivered again."""
+
 Receive = Callable[[str, Sequence[Message]], None]
 Arrive = Callable[[str, bytes], None]
 
@@ -27,6 +30,9 @@ class NetworkFaults:
     duplicate: float = 0.0
     min_delay_s: float = 0.0002
     max_delay_s: float = 0.001
+    late: float = 0.0
+    max_late_s: float = 0.0
+    """With the probability `late` a frame takes up to `max_late_s` instead: the heavy tail of a true network."""
     reorders: bool = False
     """Frames of one direction may overtake each other; a TCP connection never does that."""
 
@@ -49,6 +55,9 @@ class Network:
         self._receivers: dict[str, tuple[object, Arrive]] = {}
         self._addresses: dict[str, Addresses] = {}
         self._arrival: dict[tuple[str, str], float] = {}
+        self._resets = 0
+        self._carried = 0
+        self._old: list[tuple[str, str, bytes]] = []
 
     def transport(self, server_id: str, when_awake: Callable[[Callable[[], object]], None]) -> SimulatedTransport:
         """
@@ -94,16 +103,38 @@ class Network:
         faults, rng = self.faults, self._rng
         if rng.random() < faults.drop:
             return
+        self._keep_for_replay(sender, receiver, payload)
         copies = 2 if rng.random() < faults.duplicate else 1
         for _ in range(copies):
-            arrival = self._clock.now + rng.uniform(faults.min_delay_s, faults.max_delay_s)
+            longest_s = faults.max_late_s if rng.random() < faults.late else faults.max_delay_s
+            arrival = self._clock.now + rng.uniform(faults.min_delay_s, longest_s)
             if not faults.reorders:
                 arrival = self._arrival[sender, receiver] = max(arrival, self._arrival.get((sender, receiver), 0.0))
-            self._clock.callLater(arrival - self._clock.now, self._deliver, sender, receiver, payload)
+            self._send(arrival - self._clock.now, sender, receiver, payload)
 
-    def _deliver(self, sender: str, receiver: str, payload: bytes) -> None:
+    def _send(self, delay_s: float, sender: str, receiver: str, payload: bytes) -> None:
+        self._clock.callLater(delay_s, self._deliver, self._resets, sender, receiver, payload)
+
+    def reset(self) -> None:
+        """Reset every connection: what is under way is lost."""
+        self._resets += 1
+
+    def replay(self, count: int) -> None:
+        """Deliver old frames of this run once more, wherever they went the first time."""
+        for sender, receiver, payload in self._rng.choices(self._old, k=count) if self._old else ():
+            self._send(0, sender, receiver, payload)
+
+    def _keep_for_replay(self, sender: str, receiver: str, payload: bytes) -> None:
+        """A sample of all frames so far, each as likely as any other to be in it."""
+        self._carried += 1
+        if len(self._old) < REPLAY_SAMPLE:
+            self._old.append((sender, receiver, payload))
+        elif (place := self._rng.randrange(self._carried)) < REPLAY_SAMPLE:
+            self._old[place] = (sender, receiver, payload)
+
+    def _deliver(self, resets: int, sender: str, receiver: str, payload: bytes) -> None:
         attached = self._receivers.get(receiver)
-        if attached is not None and not self.is_cut(sender, receiver):
+        if attached is not None and resets == self._resets and not self.is_cut(sender, receiver):
             self.trace(b"%s>%s %s" % (sender.encode(), receiver.encode(), payload))
             attached[1](sender, payload)
 

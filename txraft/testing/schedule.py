@@ -1,0 +1,162 @@
+"""
+What a simulated run does, as a list: faults and clients' requests with their times, drawn before it begins.
+
+A schedule is text, one action a line: the time in ms, what is done, and to whom. So a failing run can be cut down to
+the few lines that matter, kept in a file, and read.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from txraft.testing.network import NetworkFaults
+
+NETWORKS = {
+    "good": NetworkFaults(),
+    "lossy": NetworkFaults(drop=0.1, duplicate=0.1, max_delay_s=0.005, reorders=True),
+    "terrible": NetworkFaults(drop=0.3, duplicate=0.2, max_delay_s=0.05, reorders=True),
+    "slow": NetworkFaults(min_delay_s=0.02, max_delay_s=0.1),
+    # Most frames are quick, and some are as late as an election timeout or two.
+    "heavy": NetworkFaults(max_delay_s=0.002, late=0.05, max_late_s=0.4, reorders=True),
+}
+"""What a network can be like, by the name that a schedule uses."""
+
+DISKS = {"fast": 0.001, "slow": 0.05, "crawling": 0.4, "stalled": 3.0}
+"""The longest time that a write takes, in seconds."""
+
+KEYS = 25
+"""Enough that the operations of unknown outcome on each stay few: they are what makes a history hard to judge."""
+
+KEEPS = ("some", "none", "all")
+"""What a crash leaves of what was not synced; see `FakeDisk.crash`."""
+
+
+@attrs.frozen
+class Action:
+    """At `at_ms`, do `kind` with `words`. `str` and `parse` are each other's inverse."""
+
+    at_ms: int
+    kind: str
+    words: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join([str(self.at_ms), self.kind, *self.words])
+
+    @classmethod
+    def parse(cls, line: str) -> Action:
+        """
+        The action that a line of text says.
+
+        :raises ValueError: it says none.
+        """
+        at_ms, kind, *words = line.split()
+        return cls(int(at_ms), kind, tuple(words))
+
+
+def parse_schedule(text: str) -> list[Action]:
+    """The actions of a text; empty lines and `#` comments are skipped."""
+    lines = (line.strip() for line in text.splitlines())
+    return [Action.parse(line) for line in lines if line and not line.startswith("#")]
+
+
+@attrs.frozen
+class Profile:
+    """
+    How a run is drawn: its length, how often something happens, and the share of each kind (weights).
+
+    `requests_per_s` and `faults_per_s` are means; requests come in bursts of up to `burst`.
+    """
+
+    seconds: float = 12.0
+    servers: tuple[int, ...] = (3, 3, 3, 5)
+    requests_per_s: float = 40.0
+    burst: int = 6
+    faults_per_s: float = 3.0
+    weights: tuple[tuple[str, int], ...] = (
+        ("crash", 3),
+        ("start", 6),
+        ("crash-all", 1),
+        ("isolate", 2),
+        ("bridge", 1),
+        ("ring", 1),
+        ("cut", 2),
+        ("heal", 5),
+        ("reset", 2),
+        ("replay", 2),
+        ("network", 3),
+        ("disk", 3),
+        ("fail-disk", 1),
+        ("pause", 2),
+        ("resume", 4),
+        ("clock", 1),
+        ("slow-apply", 1),
+    )
+
+
+PROFILES = {
+    "standard": Profile(),
+    "crashes": Profile(
+        weights=(("crash", 6), ("start", 8), ("crash-all", 2), ("disk", 3), ("fail-disk", 2), ("heal", 1))
+    ),
+    "partitions": Profile(
+        weights=(("isolate", 4), ("bridge", 3), ("ring", 2), ("cut", 5), ("heal", 5), ("network", 2))
+    ),
+    "calm": Profile(faults_per_s=0.5, requests_per_s=100.0),
+}
+
+
+def draw(rng: random.Random, profile: Profile, ids: Sequence[str]) -> list[Action]:
+    """A schedule for these servers: sorted by time, and different for each state of `rng`."""
+    end_ms = int(profile.seconds * 1000)
+    actions = [*_draw_requests(rng, profile, end_ms), *_draw_faults(rng, profile, end_ms, ids)]
+    return sorted(actions, key=lambda action: action.at_ms)
+
+
+def _times(rng: random.Random, per_s: float, end_ms: int) -> Iterable[int]:
+    at_ms = 0.0
+    while (at_ms := at_ms + rng.expovariate(per_s) * 1000) < end_ms:
+        yield int(at_ms)
+
+
+def _draw_requests(rng: random.Random, profile: Profile, end_ms: int) -> Iterable[Action]:
+    for at_ms in _times(rng, profile.requests_per_s / (profile.burst / 2 + 0.5), end_ms):
+        for _ in range(rng.randint(1, profile.burst)):
+            # Mostly at the leader; otherwise at any server, by its number.
+            where = "leader" if rng.random() < 0.75 else str(rng.randrange(5))
+            kind = rng.choice(("read", "write", "write", "cas"))
+            yield Action(at_ms, "client", (kind, f"k{rng.randrange(KEYS)}", where))
+
+
+def _draw_faults(rng: random.Random, profile: Profile, end_ms: int, ids: Sequence[str]) -> Iterable[Action]:
+    kinds, weights = zip(*profile.weights, strict=True)
+    for at_ms in _times(rng, profile.faults_per_s, end_ms):
+        kind = rng.choices(kinds, weights)[0]
+        yield Action(at_ms, kind, _draw_words(rng, kind, ids))
+
+
+def _draw_words(rng: random.Random, kind: str, ids: Sequence[str]) -> tuple[str, ...]:
+    server_id = rng.choice(ids)
+    match kind:
+        case "crash":
+            return (server_id, rng.choice(KEEPS))
+        case "crash-all":
+            return (rng.choice(KEEPS),)
+        case "cut":
+            return (server_id, rng.choice([other for other in ids if other != server_id]))
+        case "network":
+            return (rng.choice(sorted(NETWORKS)),)
+        case "disk":
+            return (server_id, rng.choice(sorted(DISKS)))
+        case "fail-disk":
+            return (server_id, rng.choice(("pwrite", "fdatasync", "fsync", "rename")), rng.choice(("EIO", "ENOSPC")))
+        case "clock":
+            return (server_id, rng.choice(("0.8", "1.0", "1.25")))
+        case "slow-apply":
+            return (server_id, rng.choice(("0", "5", "100")))
+        case "heal" | "reset" | "replay":
+            return ()
+        case _:
+            return (server_id,)
