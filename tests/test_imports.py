@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.net.addresses",
         "txraft.net.writing",
     ),
-    "txraft.admin": ("txraft.admin", "txraft.node", "txraft.errors"),
+    "txraft.admin": ("txraft.admin", "txraft.node", "txraft.errors", "txraft.testing"),
     "txraft.plugins": ("txraft.interfaces", "txraft.errors"),
     "txraft.config_syntax": ("txraft.errors",),
     "txraft.reference": ("txraft.config", "txraft.machines"),

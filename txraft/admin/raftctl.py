@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from txraft.admin.dev_cluster import DevCluster, Server
+from txraft.testing import command as simulate_command
 
 LAST_PORT = 65535
 
@@ -102,7 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="PORT",
         help="clients' port of the first server (default: 8877)",
     )
+    simulation = commands.add_parser("simulate", help="run simulated clusters under faults, and check them")
+    simulate_command.add_arguments(simulation)
     options = parser.parse_args(arguments)
+    if options.command == "simulate":
+        return simulate_command.simulate(options)
     return run_dev(options.dir, options.nodes, options.base_port)
 
 

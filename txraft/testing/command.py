@@ -1,0 +1,131 @@
+"""`raftctl simulate`: many seeds, a progress line, a table, a ledger, and a short script for what fails."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from txraft.testing.campaign import Failure, Totals, add_to_ledger, ledger_totals, run_seeds
+from txraft.testing.schedule import PROFILES
+from txraft.testing.shrinking import script, shrink
+from txraft.testing.simulation import Simulation
+
+PROGRESS_EVERY_S = 0.5
+BAR_WIDTH = 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `raftctl simulate` takes."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--seeds", type=int, default=200, metavar="N", help="how many seeds (default: 200)")
+    which.add_argument("--seed", type=int, metavar="S", help="just this seed")
+    which.add_argument("--minutes", type=float, metavar="M", help="as many seeds as fit into this time")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="S", help="where to begin (default: 0)")
+    parser.add_argument(
+        "--profile", choices=sorted(PROFILES), default="standard", help="what happens (default: standard)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
+    )
+    parser.add_argument("--ledger", type=pathlib.Path, metavar="FILE", help="add the totals to this file")
+    parser.add_argument(
+        "--scripts",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="cut each failing run down, and write it here as a script that replays by itself",
+    )
+
+
+def simulate(options: argparse.Namespace, print_line: Callable[[str], None] = print) -> int:
+    """Carry it out. Returns the exit status: 0 only if nothing was violated."""
+    seeds, limit = _seeds(options)
+    deadline = time.monotonic() + 60 * options.minutes if options.minutes else None
+    progress = _Progress(limit, sys.stderr.isatty())
+    totals, failures = run_seeds(
+        seeds,
+        options.profile,
+        max(1, options.jobs),
+        progress.show,
+        lambda: deadline is not None and time.monotonic() >= deadline,
+    )
+    progress.end()
+    for line in _table(totals):
+        print_line(line)
+    for failure in failures:
+        print_line(f"VIOLATED by seed {failure.options.seed}: {failure.why}")
+        if options.scripts is not None:
+            print_line(f"  script: {_write_script(failure, options.scripts)}")
+    if options.ledger is not None:
+        add_to_ledger(options.ledger, totals, options.profile)
+        sum_ = ledger_totals(options.ledger)
+        print_line(f"ledger {options.ledger}: {sum_.seeds} seeds, {sum_.events} events, {sum_.violations} violations")
+    return 1 if failures else 0
+
+
+def _seeds(options: argparse.Namespace) -> tuple[Iterable[int], int | None]:
+    if options.seed is not None:
+        return [options.seed], 1
+    if options.minutes:
+        return itertools.count(options.first_seed), None
+    return range(options.first_seed, options.first_seed + options.seeds), options.seeds
+
+
+def _write_script(failure: Failure, directory: pathlib.Path) -> pathlib.Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    schedule = shrink(failure.options, Simulation(failure.options).schedule)
+    path = directory / f"{failure.options.profile}_{failure.options.seed}.txt"
+    path.write_text(script(failure.options, schedule, failure.why))
+    return path
+
+
+class _Progress:
+    """One line that is drawn over itself, if there is a terminal."""
+
+    def __init__(self, limit: int | None, is_terminal: bool) -> None:
+        self._limit = limit
+        self._is_terminal = is_terminal
+        self._next = 0.0
+        self._began = time.monotonic()
+
+    def show(self, totals: Totals) -> None:
+        now = time.monotonic()
+        if not self._is_terminal or now < self._next:
+            return
+        self._next = now + PROGRESS_EVERY_S
+        bar = f"{totals.seeds} seeds"
+        if self._limit:
+            done = BAR_WIDTH * totals.seeds // self._limit
+            bar = f"[{'#' * done}{'.' * (BAR_WIDTH - done)}] {totals.seeds}/{self._limit}"
+        rate = totals.events / max(now - self._began, 0.001)
+        faults = totals.faults.total()
+        print(
+            f"\r{bar}  {rate:,.0f} events/s  {faults:,} faults  {totals.violations} violations ",
+            end="",
+            file=sys.stderr,
+        )
+
+    def end(self) -> None:
+        if self._is_terminal:
+            print(file=sys.stderr)
+
+
+def _table(totals: Totals) -> Sequence[str]:
+    rows = [
+        ("commit", totals.commit),
+        ("seeds", f"{totals.seeds:,} ({totals.liveness_endings:,} end in liveness)"),
+        ("events", f"{totals.events:,} ({totals.events_per_core_second:,.0f} per core-second, all checks on)"),
+        ("simulated time", f"{totals.simulated_s / 3600:.2f} h"),
+        ("leaders", f"{totals.leaders:,}"),
+        ("faults", f"{totals.faults.total():,}"),
+        *((f"  {kind}", f"{count:,}") for kind, count in sorted(totals.faults.items())),
+        ("requests", f"{totals.outcomes.total():,}"),
+        *((f"  {kind}", f"{count:,}") for kind, count in sorted(totals.outcomes.items())),
+        ("violations", f"{totals.violations:,}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:{width}}  {value}" for name, value in rows]
