@@ -343,6 +343,15 @@ class LogLines(SynchronousTestCase):
         self.assertEqual([line for line in lines if "to s2" in line], self._story(refused))
         self.assertEqual(one.transport.link_status("s2"), refused)
 
+    def test_a_server_that_stops_does_not_report_each_of_its_links(self) -> None:
+        one, _ = pair(self.network)
+        with log_lines() as lines:
+            one.transport.stop()
+            self.network.run()
+        # s2 does: for s2 it is news.
+        self.assertEqual([line for line in lines if "stopping" in line], [])
+        self.assertTrue([line for line in lines if "to s1" in line])
+
     @staticmethod
     def _story(refused: str) -> list[str]:
         lost = "Connection was closed cleanly."

@@ -11,17 +11,19 @@ class Journal:
     """
     Says each thing about each link once, until told to `forget`.
 
-    Remembers a bounded number of things; beyond it, it starts afresh and may repeat itself.
+    Remembers a bounded number of things; beyond it, it starts afresh and may repeat itself. While `is_silent`, it says
+    nothing: that every link of a server which stops ends is no news.
     """
 
     log = Logger()
 
     def __init__(self) -> None:
+        self.is_silent = False
         self._said: dict[tuple[str, str], None] = {}
 
     def say(self, link: str, what: str, where: str = "", level: LogLevel = LogLevel.warn) -> None:
         """Log one line, unless the same was said of `link` already; `where` does not make a difference."""
-        if (link, what) in self._said:
+        if self.is_silent or (link, what) in self._said:
             return
         if len(self._said) >= MAX_REMEMBERED:
             self._said.clear()

@@ -64,6 +64,7 @@ class PeerTransport:
         @raise CannotListenError: or whatever else the endpoint fails with; nothing was started.
         """
         self._registry.us = identity
+        self._journal.is_silent = False
         acceptor = Acceptor(
             self._reactor, self._registry, self._journal, self._max_message_bytes, receive, self._dial_back
         )
@@ -115,6 +116,7 @@ class PeerTransport:
 
     def stop(self) -> Deferred[None]:
         """Close every link and stop listening. A Deferred of None; never fails."""
+        self._journal.is_silent = True
         waits: list[Deferred[Any]] = []
         if self._port is not None:
             waits.append(maybeDeferred(self._port.stopListening))
