@@ -124,6 +124,9 @@ class KnownHistoryTests(SynchronousTestCase):
     def test_a_counter_adds_each_amount_once(self) -> None:
         good = "0-9 add 2 = 5 \n 0-9 add 3 = 3 \n 0-? add 10 \n 10-11 read = 5 \n 12-13 read = 15"
         self.assertIsInstance(check(history(good), Counter()), Linearizable)
+        # One total, reached with different unknown operations, of which others are left.
+        good = "0-? add 1 \n 0-? add 1 \n 0-? add 2 \n 1-2 read = 2 \n 3-4 read = 3"
+        self.assertIsInstance(check(history(good), Counter()), Linearizable)
         for bad in [
             "0-9 add 2 = 2 \n 0-9 add 3 = 3",
             "0-? add 10 \n 1-2 read = 10 \n 3-4 read = 20",
@@ -154,7 +157,7 @@ class ExplanationTests(SynchronousTestCase):
             0-1 x:write a = true
             2-9 x:write b = true
             3-4 x:read = b
-            3-? x:cas c d
+            6-? x:cas c d
             5-6 x:read = a
             20-21 x:read = z
             """
@@ -175,8 +178,19 @@ class ExplanationTests(SynchronousTestCase):
             "  process 1 at 2: write(b'b') -> True at 9\n"
             "  process 2 at 3: read() -> b'b' at 4\n"
             "Under way at that time and not in that order:\n"
-            "  process 3 at 3: cas((b'c', b'd')) -> outcome unknown",
+            "  process 3 at 6: cas((b'c', b'd')) -> outcome unknown",
         )
+
+    def test_of_several_orders_up_to_the_violation_the_longest_is_shown(self) -> None:
+        operations = history('0-9 cas "" c = true \n 0-9 cas "" a = true \n 0-9 cas a b = true \n 1-2 read = z')
+        verdict = check(operations, Register())
+        assert isinstance(verdict, NotLinearizable)
+        self.assertEqual(verdict.order, [operations[1], operations[2]])
+
+    def test_of_several_keys_the_first_is_shown(self) -> None:
+        verdict = check(history("0-1 y:read = a \n 0-1 x:read = a \n 0-1 z:read = a"), Register())
+        assert isinstance(verdict, NotLinearizable)
+        self.assertEqual(verdict.key, b"x")
 
     def test_a_long_order_is_shown_by_its_end(self) -> None:
         lines = [f"{2 * n}-{2 * n + 1} add 1 = {n + 1}" for n in range(15)] + ["40-41 read = 99"]
