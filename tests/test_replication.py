@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from core_text import (
@@ -11,7 +12,6 @@ from core_text import (
     append_entries,
     flush,
     make_leader,
-    make_log,
     make_server,
     propose,
     sent,
@@ -20,8 +20,8 @@ from core_text import (
     tick,
 )
 
+from txraft.codec import encode_message
 from txraft.core.errors import CommittedConflict, InvalidMessage, NotLeading, UncommittedFull
-from txraft.core.log import Log, LogSlice
 from txraft.core.messages import AppendEntriesResponse
 from txraft.core.settings import RaftSettings
 
@@ -224,6 +224,24 @@ class TestLeader:
         assert sizes == [2, 2, 1, 1]
         answer(leader, "2", 8)
         assert [len(message.entries) for to, message in flush(leader, persist=False) if to == "2"] == [1]
+
+    def test_a_backlog_of_short_runs_leaves_in_messages_of_bounded_size_and_work(self):
+        """R21, N15: an entry a millisecond, each a run of its own: a second of work, while heartbeats wait."""
+        settings = replace(SETTINGS, max_append_bytes=64 * 1024, max_inflight_bytes=256 * 1024)
+        leader = make_leader(settings=settings)
+        answer(leader, "2", 2)
+        flush(leader)
+        for time_ms in range(5000):
+            leader.time_ms = 1_700_000_000_000 + time_ms
+            propose(leader, [b"x"])
+        messages = [message for to, message in flush(leader) if to == "2"]
+        assert len(messages) == 5
+        for message in messages:
+            assert 50 <= len(message.entries.runs) <= 65
+            assert len(encode_message(message)) <= settings.max_append_bytes
+        assert leader.leader().progress["2"].in_flight_bytes <= settings.max_inflight_bytes + settings.max_append_bytes
+        answer(leader, "2", messages[-1].entries.last_index)
+        assert leader.leader().progress["2"].in_flight_bytes == 0
 
     def test_the_window_bounds_what_is_under_way_to_one_peer(self):
         """R15, N05: the other peer is not held up."""
@@ -441,40 +459,3 @@ class TestReads:
         leader = make_leader(voters="1")
         leader.request_read(1)
         assert leader.ready().reads == [(1, 2)]
-
-
-class TestLog:
-    def test_terms_are_found_in_and_around_every_run(self):
-        log = make_log("1:a 1:b 2:c 4:d 4:e")
-        assert [log.term(index) for index in range(7)] == [0, 1, 1, 2, 4, 4, None]
-
-    def test_a_run_is_split_and_joined_at_any_index(self):
-        log = Log()
-        log.append(1, 0, 5, [b"a", b"b", b"c", b"d"])
-        for first, stop in itertools.combinations(range(1, 6), 2):
-            (run,) = log.runs(first, stop)
-            assert (run.first_index, run.commands) == (first, [b"a", b"b", b"c", b"d"][first - 1 : stop - 1])
-
-    def test_truncation_forgets_runs_memory_and_durability(self):
-        log = make_log("1:a 2:b 2:c")
-        log.truncate(1)
-        assert (show(log), log.last_term, log.durable_index, log.written_index) == ("1:a", 1, 1, 1)
-
-    def test_time_never_goes_back(self):
-        log = Log()
-        log.append(1, 0, 50, [b"a"])
-        log.append(1, 0, 20, [b"b"])
-        assert [run.time_ms for run in log.runs(1, 3)] == [50]
-
-    def test_the_first_conflict_is_found_wherever_it_is(self):
-        mine = make_log("1:a 1:b 2:c 3:d")
-        for text, expected in [
-            ("1:a 1:b 2:c 3:d", None),
-            ("1:a 1:b", None),
-            ("1:a 1:b 2:c 3:d 3:e", 5),
-            ("1:a 1:b 3:c", 3),
-            ("2:a", 1),
-        ]:
-            other = make_log(text)
-            entries = LogSlice(1, other.runs(1, other.last_index + 1))
-            assert mine.first_conflict(entries) == expected, text

@@ -175,7 +175,7 @@ class Leader(Role):
         prev_log_index = entries.first_index - 1
         prev_log_term = raft.log.term(prev_log_index)
         assert prev_log_term is not None, (prev_log_index, raft.log.base_index)
-        progress.sent(entries.last_index, raft.log.bytes_between(entries.first_index, entries.stop_index))
+        progress.sent(entries.last_index, raft.log.weight(entries))
         message = AppendEntries(raft.term, prev_log_index, prev_log_term, raft.commit_index, self.reads.round, entries)
         raft.send(server_id, message)
 

@@ -17,6 +17,12 @@ from txraft.core.errors import CommittedConflict
 ENTRY_OVERHEAD_BYTES = 8
 """Added to a command's length wherever bytes are counted, so that empty commands are not free."""
 
+RUN_OVERHEAD_BYTES = 1024
+"""
+Added for each run of a message but the first: a log that grew by an entry now and then is all short runs, and each
+costs the sender and the receiver as much time as some KiB of commands. It bounds what a turn takes, and the message.
+"""
+
 
 class EntryKind(IntEnum):
     """What an entry is for; the numbers are those on the wire."""
@@ -282,10 +288,10 @@ class Log:
 
     def slice(self, first_index: int, max_bytes: int) -> LogSlice:
         """
-        The entries from `first_index` on whose commands sum up to at most `max_bytes`, but at least one if any.
+        The entries from `first_index` on that weigh at most `max_bytes`, see `weight`, but at least one if any.
 
         The same arguments on an unchanged log give the same object, so that it is encoded once for all peers and the
-        disk. Cost: a few C-level passes over the lengths, none over entries in Python.
+        disk. Cost: one step per run that is taken and C-level passes over its lengths, none over entries in Python.
         """
         key = (first_index, self.last_index, max_bytes)
         if self._cached_slice is None or self._cached_slice[0] != key:
@@ -294,11 +300,26 @@ class Log:
         return self._cached_slice[1]
 
     def _stop_within(self, first_index: int, max_bytes: int) -> int:
-        if self.bytes_between(first_index, self.last_index + 1) <= max_bytes:
-            return self.last_index + 1
-        lengths = map(len, self._commands[first_index - self.base_index - 1 :])
-        sizes = list(accumulate(map(ENTRY_OVERHEAD_BYTES.__add__, lengths)))
-        return first_index + max(1, bisect_right(sizes, max_bytes))
+        index, at = first_index, bisect_right(self._span_firsts, first_index)
+        while index <= self.last_index:
+            stop = self._span_firsts[at] if at < len(self._spans) else self.last_index + 1
+            size = self.bytes_between(index, stop)
+            if size > max_bytes:
+                return max(first_index + 1, index + self._count_within(index, stop, max_bytes))
+            max_bytes -= size + RUN_OVERHEAD_BYTES
+            index, at = stop, at + 1
+        return index
+
+    def _count_within(self, first_index: int, stop_index: int, max_bytes: int) -> int:
+        """How many of the entries `[first_index, stop_index)` weigh at most `max_bytes`."""
+        start, stop = first_index - self.base_index - 1, stop_index - self.base_index - 1
+        lengths = map(len, self._commands[start:stop])
+        return bisect_right(list(accumulate(map(ENTRY_OVERHEAD_BYTES.__add__, lengths))), max_bytes)
+
+    def weight(self, entries: LogSlice) -> int:
+        """What a message with this slice of this log weighs."""
+        more_runs = max(0, len(entries.runs) - 1)
+        return self.bytes_between(entries.first_index, entries.stop_index) + RUN_OVERHEAD_BYTES * more_runs
 
     def bytes_between(self, first_index: int, stop_index: int) -> int:
         """What the entries `[first_index, stop_index)` weigh, `ENTRY_OVERHEAD_BYTES` each included."""
