@@ -10,6 +10,14 @@ from collections.abc import Mapping
 
 from txraft.core.errors import InvariantBroken
 from txraft.core.leader import Leader
+from txraft.core.messages import (
+    AppendEntriesResponse,
+    Message,
+    PreVote,
+    PreVoteResponse,
+    RequestVote,
+    RequestVoteResponse,
+)
 from txraft.core.quorum import committed_index
 from txraft.core.raft import Raft
 
@@ -32,6 +40,20 @@ def check_server(raft: Raft) -> None:
             require(progress.match_index < progress.next_index, "match < next", name, server_id)
             require(progress.match_index <= log.last_index, "match <= last", name, server_id)
         require(raft.role.uncommitted_bytes >= 0, "uncommitted bytes are counted", name, raft.role.uncommitted_bytes)
+
+
+def check_sent(raft: Raft, receiver: str, message: Message) -> None:
+    """Nothing that a server says depends on what its disk does not have."""
+    durable, facts = raft.durable_state, (raft.server_id, message)
+    if isinstance(message, PreVote | PreVoteResponse):
+        return
+    require(message.term <= durable.term, "a term that is not durable is told", *facts)
+    if isinstance(message, RequestVoteResponse) and message.granted:
+        require(durable.voted_for == receiver, "a vote that is not durable is given", *facts)
+    if isinstance(message, RequestVote):
+        require(durable.voted_for == raft.server_id, "a candidate asks before its own vote is durable", *facts)
+    if isinstance(message, AppendEntriesResponse):
+        require(message.match_index <= raft.log.durable_index, "what is not durable is acknowledged", *facts)
 
 
 class _Seen:

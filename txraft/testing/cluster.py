@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 from zope.interface import implementer
 
-from txraft.core.invariants import ClusterInvariants, require
+from txraft.core.invariants import ClusterInvariants, check_sent, require
 from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
 from txraft.node.settings import NodeSettings
@@ -171,7 +171,9 @@ class Cluster:
             self._wall_ms,
         )
         server.node.startService()
-        self._rafts[server.server_id] = server.node.raft
+        raft = self._rafts[server.server_id] = server.node.raft
+        assert raft is not None
+        server.transport.on_send = lambda receiver_id, message: check_sent(raft, receiver_id, message)
 
     def _store(self, server: Server, writer: FakeWriter) -> LogStore:
         incarnations = self._split_rng()

@@ -141,7 +141,7 @@ class Network:
 
 @implementer(ITransport)
 class SimulatedTransport:
-    """One server's end of a `Network`."""
+    """One server's end of a `Network`. `on_send` is told of every message before it is sent."""
 
     def __init__(self, network: Network, server_id: str, when_awake: Callable[[Callable[[], object]], None]) -> None:
         self._network = network
@@ -149,6 +149,7 @@ class SimulatedTransport:
         self._when_awake = when_awake
         self._peers: frozenset[str] = frozenset()
         self._queued: list[tuple[str, bytes]] = []
+        self.on_send: Callable[[str, Message], None] = lambda receiver_id, message: None
 
     def start(self, identity: Identity, receive: Receive) -> None:
         def hand_over(sender: str, payload: bytes) -> None:
@@ -169,6 +170,7 @@ class SimulatedTransport:
         self._network.advertise(self._server_id, addresses)
 
     def send(self, receiver_id: str, message: Message) -> None:
+        self.on_send(receiver_id, message)
         if receiver_id in self._peers:
             key = (self._server_id, receiver_id, type(message).__name__)
             self._network.frames[key] = self._network.frames.get(key, 0) + 1
