@@ -28,7 +28,7 @@ class LocalNode:
     def __init__(self, machine: KeyValueMachine, is_immediate: bool = False, max_command_bytes: int = 1 << 20) -> None:
         self.machine = machine
         self.is_immediate = is_immediate
-        self.max_command_bytes = max_command_bytes
+        self.settings = SimpleNamespace(max_command_bytes=max_command_bytes)
         self.refusal: Exception | None = None
         self.role = "leader"
         self.client_address = ""
@@ -82,8 +82,8 @@ class LocalNode:
         if self.refusal is not None:
             return fail(self.refusal)
         largest = max(map(len, requests))
-        if largest > self.max_command_bytes:
-            return fail(CommandTooLarge(largest, "max_command_bytes", self.max_command_bytes))
+        if largest > self.settings.max_command_bytes:
+            return fail(CommandTooLarge(largest, "max_command_bytes", self.settings.max_command_bytes))
         deferred: Deferred[Any] = Deferred()
         self._waiting.append((deferred, lambda: carry_out(requests)))
         if self.is_immediate:

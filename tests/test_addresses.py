@@ -112,6 +112,12 @@ def test_a_literal_and_a_host_name_stay_what_they_are(name: str, host: str) -> N
     assert interface_address(name) == host
 
 
+@pytest.mark.parametrize("name", ["0.0.0.0", "::", "0::0"])
+def test_every_address_at_once_is_no_address_to_be_reached_at(name: str) -> None:
+    with pytest.raises(ValueError, match="every address of this machine"):
+        interface_address(name)
+
+
 def test_a_name_that_means_nothing_is_unresolvable(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*args: object, **kwargs: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -219,6 +219,14 @@ class MachineOptionTests(SynchronousTestCase):
             parse_config("\nstate_machine=abc\nabc_x=1", "raft.conf", (), refuse)
         self.assertEqual([str(error) for error in caught.value.exceptions], ["raft.conf:2: no abc"])
 
+    def test_nobody_knows_the_keys_of_an_unknown_machine(self) -> None:
+        def refuse(wanted: str) -> str:
+            raise ConfigError(f"no {wanted}")
+
+        with pytest.raises(ExceptionGroup) as caught:
+            parse_config("kv_port=1\nstate_machine=a.b:c", "raft.conf", (), refuse)
+        self.assertEqual([str(error) for error in caught.value.exceptions], ["raft.conf:2: no a.b:c"])
+
     def test_a_plugins_error_gets_the_line_of_the_key_that_it_names(self) -> None:
         config = parse("state_machine=kv\nkv_prt=1\nkv_port=2")
         located = config.located(ConfigError("unknown key kv_prt; did you mean kv_port?"))

@@ -6,7 +6,9 @@ from kv_support import Client, LocalNode, Server
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.errors import ConfigError, NotLeader, OutcomeUnknown, Overloaded, Stopped, StorageError
+from txraft.machines import kv_encoding as encoding
 from txraft.machines.kv import KeyValueMachine
+from txraft.machines.kv_encoding import Op
 from txraft.machines.kv_local import Limits
 from txraft.machines.kv_options import OPTIONS, parse_options
 from txraft.machines.kv_plugin import KeyValuePlugin
@@ -253,7 +255,7 @@ class FailureTests(SynchronousTestCase):
             ),
             (
                 NotLeader(None),
-                b"-CLUSTERDOWN not the leader, and none is known, at no address known here\r\n",
+                b"-CLUSTERDOWN not the leader, and none is known\r\n",
                 b"NOT_LEADER \r\n",
             ),
             (
@@ -303,14 +305,31 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual(self.refusal(kv_prot="1"), "unknown key kv_prot; did you mean kv_port?")
 
     def test_a_bad_value_is_refused_with_its_key(self) -> None:
-        for name in sorted(OPTIONS.keys() - {"kv_interface", "kv_address"}):
-            self.assertIn(f"{name}: expected ", self.refusal(**{name: "much"}))
+        for name in sorted(OPTIONS):
+            self.assertIn(f"{name}: expected ", self.refusal(**{name: "too much"}))
+        self.assertIn("kv_address: expected host:port", self.refusal(kv_address="db1"))
         self.assertIn("kv_port: ", self.refusal(kv_port="0"))
 
     def test_listening_everywhere_needs_an_address_to_tell(self) -> None:
         self.assertIn("kv_address must say", self.refusal(kv_interface="0.0.0.0"))
         options = parse_options({"kv_interface": "0.0.0.0", "kv_address": "db1:8877"})
         self.assertEqual(options.client_address, "db1:8877")
+
+    def test_an_interface_is_listened_at_by_its_address(self) -> None:
+        self.assertEqual(parse_options({"kv_interface": "lo"}).client_address, "127.0.0.1:8877")
+
+    def test_a_key_and_a_value_of_the_longest_must_fit_into_a_command(self) -> None:
+        fits = parse_options({"kv_max_key_bytes": "1000", "kv_max_value_bytes": "9000"})
+        longest = encoding.pack_fields(Op.SET_MANY, [bytes(1000), bytes(9000)])
+        fits.check_fits(len(longest))
+        error = self.assertRaises(ConfigError, fits.check_fits, len(longest) - 1)
+        self.assertIn("max_command_bytes = 10008", str(error))
+
+    def test_the_plugin_refuses_limits_above_the_nodes(self) -> None:
+        plugin = KeyValuePlugin()
+        machine = KeyValueMachine()
+        node = LocalNode(machine, max_command_bytes=1000)
+        self.assertRaises(ConfigError, plugin.service, node, machine, {})
 
     def test_the_plugin_refuses_bad_options_when_it_builds(self) -> None:
         plugin = KeyValuePlugin()

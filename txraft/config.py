@@ -115,9 +115,9 @@ class Config:
         syntax.MILLISECONDS, "70", "How long a leader waits for an answer to entries before it sends them again."
     )
     server_catch_up_rounds: int = _key(
-        syntax.whole("rounds", 1, 1000), "10", "Rounds of replication in which an added server must catch up."
+        syntax.whole("rounds", 1, 1000), "10", "Rounds of replication for an added server to catch up. Not used yet."
     )
-    http_server_port: int = _key(syntax.PORT, "29998", "Port of the admin pages.")
+    http_server_port: int = _key(syntax.PORT, "29998", "Port of the admin pages. Not used yet.")
     state_machine: str = _key(
         syntax.TEXT,
         "kv",
@@ -158,8 +158,8 @@ class Config:
         return cluster_id_of(self.cluster_name, self.servers) if self.servers else ""
 
     def located(self, error: ConfigError) -> ConfigError:
-        """The same error of the state machine's plugin, with the place of the first of its keys that the text names."""
-        named = [key for key in re.findall(r"\w+", error.problem) if key in self.machine_options]
+        """The same error of the state machine's plugin, with the place of the first key in its text that was set."""
+        named = [key for key in re.findall(r"\w+", error.problem) if key in self.places]
         key = named[0] if named else "state_machine"
         return ConfigError(error.problem, error.where or self.places.get(key, self.file))
 
@@ -265,13 +265,17 @@ def parse_config(
 def _machine_options(
     found: Mapping[str, Setting], machine_name: Callable[[str], str], problems: list[ConfigError]
 ) -> dict[str, str]:
-    """The settings that are the state machine's. Any other that the table does not know goes to `problems`."""
+    """
+    The settings that are the state machine's. Any other that the table does not know goes to `problems`.
+
+    While nobody knows the machine, nobody knows its keys: then only the machine is a problem.
+    """
     chosen = found.get("state_machine")
-    name = value = chosen.value if chosen else str(KEYS["state_machine"].default)
     try:
-        name = machine_name(value)
+        name = machine_name(chosen.value if chosen else str(KEYS["state_machine"].default))
     except ConfigError as error:
         problems.append(ConfigError(error.problem, chosen.where if chosen else ""))
+        return {}
     options = {key: setting.value for key, setting in found.items() if key.startswith(f"{name}_") and key not in KEYS}
     problems += (
         ConfigError(f"unknown key {setting.name}{nearest(setting.name, KEYS)}", setting.where)

@@ -67,6 +67,10 @@ def pack_keyed(op: Op, key: bytes, rest: bytes) -> bytes:
     return _HEAD.pack(op, len(key)) + key + rest
 
 
+MAX_OVERHEAD_BYTES = 9
+"""What a command adds to one key and one value at most: SET_MANY its lengths, APPEND its limit."""
+
+
 def pack_set(key: bytes, value: bytes) -> bytes:
     """`pack_keyed(Op.SET, ...)`, which the busiest path calls for every request."""
     return _HEAD.pack(1, len(key)) + key + value

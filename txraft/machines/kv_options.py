@@ -12,9 +12,22 @@ from txraft import config_syntax as syntax
 from txraft.config import nearest
 from txraft.config_syntax import Kind
 from txraft.errors import ConfigError
-from txraft.net.addresses import format_address
+from txraft.machines.kv_encoding import MAX_OVERHEAD_BYTES
+from txraft.net.addresses import format_address, interface_address, is_wildcard, parse_address
 
-_WILDCARDS = ("", "0.0.0.0", "::")
+
+def _parse_interface(text: str) -> str:
+    try:
+        return text if is_wildcard(text) else interface_address(text)
+    except ValueError:
+        raise ValueError("expected a network interface, an address or a host name of this machine") from None
+
+
+def _parse_client_address(text: str) -> str:
+    try:
+        return text and format_address(*parse_address(text, None))
+    except ValueError:
+        raise ValueError("expected host:port") from None
 
 
 def _option(kind: Kind, default: str, help: str) -> Any:
@@ -26,9 +39,13 @@ class KeyValueOptions:
     """The values of all keys; `kv_port` is `port` here. Bytes and numbers."""
 
     port: int = _option(syntax.PORT, "8877", "Port for Redis clients and telnet.")
-    interface: str = _option(syntax.TEXT, "127.0.0.1", "The address to listen at. Nobody is asked for a password.")
+    interface: str = _option(
+        Kind("address", _parse_interface),
+        "127.0.0.1",
+        "Where to listen: a network interface, an address, or a host name. Nobody is asked for a password.",
+    )
     address: str = _option(
-        Kind("host:port", str),
+        Kind("host:port", _parse_client_address),
         "",
         "Where clients reach this server, as the other servers tell them; kv_interface and kv_port if empty.",
     )
@@ -63,6 +80,19 @@ class KeyValueOptions:
         """What the other servers tell their clients."""
         return self.address or format_address(self.interface, self.port)
 
+    def check_fits(self, max_command_bytes: int) -> None:
+        """
+        See that the longest key with the longest value can be proposed.
+
+        @raise ConfigError: it cannot; with all the numbers.
+        """
+        longest = self.max_key_bytes + self.max_value_bytes + MAX_OVERHEAD_BYTES
+        if longest > max_command_bytes:
+            raise ConfigError(
+                f"kv_max_value_bytes = {self.max_value_bytes} and kv_max_key_bytes = {self.max_key_bytes} make "
+                f"commands of {longest} bytes, but max_command_bytes = {max_command_bytes}"
+            )
+
 
 OPTIONS = {f"kv_{field.name}": field for field in attrs.fields(KeyValueOptions)}
 """The table: key in raft.conf -> attribute, whose metadata has `kind`, `default` and `help`."""
@@ -85,7 +115,7 @@ def parse_options(options: Mapping[str, str]) -> KeyValueOptions:
         except ValueError as error:
             raise ConfigError(f"{name}: {error}, not {text!r}") from None
     parsed = KeyValueOptions(**values)
-    if parsed.interface in _WILDCARDS and not parsed.address:
+    if is_wildcard(parsed.interface) and not parsed.address:
         raise ConfigError(
             f"kv_interface: {parsed.interface} is every address of this machine, so kv_address must say which of them "
             f"clients are sent to"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
@@ -26,7 +26,7 @@ class KeyValuePlugin:
         self._parse(options)
         return KeyValueMachine()
 
-    def service(self, node: object, machine: IStateMachine, options: dict[str, str]) -> object:
+    def service(self, node: Any, machine: IStateMachine, options: dict[str, str]) -> object:
         from txraft.machines.kv import KeyValueMachine
         from txraft.machines.kv_local import Limits, Surroundings
         from txraft.machines.kv_server import Bounds
@@ -35,6 +35,7 @@ class KeyValuePlugin:
         parsed = self._parse(options)
         if not isinstance(machine, KeyValueMachine):
             raise ConfigError(f"state_machine: the kv service needs the kv machine, not {type(machine).__name__}")
+        parsed.check_fits(node.settings.max_command_bytes)
         limits = Limits(parsed.max_key_bytes, parsed.max_value_bytes)
         bounds = Bounds(parsed.request_bytes, parsed.max_pipeline, parsed.pipeline_bytes)
         factory = KeyValueFactory(Surroundings(node, machine, limits), bounds, parsed.max_connections)

@@ -29,7 +29,8 @@ def resp_failure(error: Exception) -> bytes:
     if isinstance(error, NotLeader):
         if error.client_address:
             return b"-MOVED 0 %b\r\n" % one_line(error.client_address)
-        return b"-CLUSTERDOWN %b, at no address known here\r\n" % one_line(str(error))
+        missing = ", at no address known here" if error.leader_id else ""
+        return b"-CLUSTERDOWN %b\r\n" % one_line(f"{error}{missing}")
     if isinstance(error, Stopped | FatalError):
         return b"-CLUSTERDOWN %b\r\n" % one_line(str(error) or "this server is stopping")
     code = b"BUSY" if isinstance(error, Overloaded) else b"ERR"

@@ -46,16 +46,27 @@ def interface_address(name: str) -> str:
     An address or a host name stays as it is, in canonical form: a name survives a change of address. An interface has
     its IPv4 address, or if it has none, its first IPv6 address that is not link-local. May block on name resolution.
 
-    @raise ValueError: no such interface, an interface without address, or a name that cannot be resolved.
+    @raise ValueError: no such interface, an interface without address, a name that cannot be resolved, or an address
+        that stands for all of them.
     """
     if name in {interface for _, interface in socket.if_nameindex()}:
         return _ipv4_address(name) or _ipv6_address(name)
     host = _canonical_host(name, name)
+    if is_wildcard(host):
+        raise ValueError(f"{name!r} is every address of this machine: say which of them the others reach")
     try:
         socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise ValueError(f"{name!r} is no network interface here, and unresolvable as a host: {error}") from None
     return host
+
+
+def is_wildcard(host: str) -> bool:
+    """True for the addresses that a port binds to be reached at every address of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def _split_port(text: str) -> tuple[str, str | None]:
