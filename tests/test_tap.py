@@ -70,6 +70,14 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn(f"{self.config}:2: ", str(code))
         self.assertIn("kv_port", str(code))
 
+    def test_a_limit_of_the_state_machine_that_does_not_fit_names_its_line(self) -> None:
+        self.config.write_text("servers=127.0.0.1\n\nkv_max_value_bytes=1 MiB\n")
+        code, _ = self.ended("--config", str(self.config), "--check-config")
+        self.assertIn(f"{self.config}:3: kv_max_value_bytes = 1048576 and ", str(code))
+        self.config.write_text("servers=127.0.0.1\nmax_command_bytes=100 KiB\n")
+        code, _ = self.ended("--config", str(self.config), "--check-config")
+        self.assertIn(f"{self.config}:2: kv_max_value_bytes = 524288 and ", str(code))
+
     def test_state_machines_are_listed_without_a_configuration(self) -> None:
         code, printed = self.ended("--list-state-machines")
         self.assertEqual(code, 0)
@@ -155,8 +163,9 @@ def test_a_port_in_use_is_one_line_and_nothing_is_created(server: Server, port: 
     number = getattr(server, port)
     with occupied(number):
         error = server.problem()
-    assert f"127.0.0.1:{number}" in error
-    assert "Address already in use" in error
+    assert error.endswith(
+        f"cannot start: --set {port}: Couldn't listen on 127.0.0.1:{number}: [Errno 98] Address already in use."
+    )
     assert not server.data.exists()
 
 
@@ -164,7 +173,11 @@ def test_a_port_in_use_is_one_line_and_nothing_is_created(server: Server, port: 
 def test_a_data_directory_that_cannot_be_made_is_one_line(server: Server) -> None:
     server.data.write_text("a file stands in the way")
     error = server.problem()
-    assert str(server.data) in error
+    assert f"cannot start: {server.data}" in error
+    with (server.directory / "raft.conf").open("a") as file:
+        file.write("data_dir=raft-data/below")
+    line = len((server.directory / "raft.conf").read_text().splitlines())
+    assert f"cannot start: raft.conf:{line}: {server.data}/below: " in server.problem()
 
 
 @pytest.mark.process

@@ -55,7 +55,7 @@ class ServerService(MultiService):
     """
     One server of a cluster as a process of its own: its node and what belongs to it, as children.
 
-    A child that cannot start ends the start with `StartFailure`. A node that fails later stops the reactor.
+    Its children are `Part`s. A node that fails when it has started stops the reactor.
     """
 
     def __init__(self, reactor: Any, node: RaftNode, fail_process: Callable[[], None] = exit_with_status_1) -> None:
@@ -64,13 +64,9 @@ class ServerService(MultiService):
         self._node = node
         self._fail_process = fail_process
 
-    def privilegedStartService(self) -> None:
-        """Take the ports."""
-        _or_start_failure(super().privilegedStartService)
-
     def startService(self) -> None:
         """Start the children, and watch the node."""
-        _or_start_failure(super().startService)
+        super().startService()
         self._node.when_failed().addCallback(self._failed)
 
     def _failed(self, error: FatalError) -> None:
@@ -80,12 +76,32 @@ class ServerService(MultiService):
         self._reactor.callWhenRunning(self._reactor.stop)
 
 
-def _or_start_failure(start: Callable[[], None]) -> None:
-    try:
-        start()
-    except (TxraftError, OSError, CannotListenError) as error:
-        log.critical("cannot start: {error}", error=str(error))
-        raise StartFailure(f"cannot start: {error}") from error
+class Part(MultiService):
+    """
+    What must start for the server to start, as its children; if one cannot, that ends the start with `StartFailure`.
+
+    `where` is the line of raft.conf that asked for what they need; empty if none did.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self._where = where
+
+    def privilegedStartService(self) -> None:
+        """Take the ports."""
+        self._try(super().privilegedStartService)
+
+    def startService(self) -> None:
+        """Start the children."""
+        self._try(super().startService)
+
+    def _try(self, start: Callable[[], None]) -> None:
+        try:
+            start()
+        except (TxraftError, OSError, CannotListenError) as error:
+            problem = f"{self._where}: {error}" if self._where else str(error)
+            log.critical("cannot start: {problem}", problem=problem)
+            raise StartFailure(f"cannot start: {problem}") from error
 
 
 @implementer(IStreamServerEndpoint)
@@ -113,7 +129,8 @@ class ReservedPort(Service):
             family, *_, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
             self._socket = socket.create_server(address, family=family, backlog=50)
         except OSError as error:
-            raise CannotListenError(self._host, self._port, error) from error
+            # create_server says the address once more; what it repeats is in its error's context.
+            raise CannotListenError(self._host, self._port, error.__context__ or error) from error
 
     def startService(self) -> None:
         """Bind the port, if that was not done while the process still had the right to."""

@@ -7,6 +7,7 @@ after it.
 
 from __future__ import annotations
 
+import functools
 import random
 import secrets
 import sys
@@ -30,7 +31,7 @@ from txraft.net.peers import PeerTransport
 from txraft.node import RaftNode
 from txraft.node.settings import NodeSettings
 from txraft.plugins import find_state_machine, installed_state_machines
-from txraft.server import ReservedPort, ServerService
+from txraft.server import Part, ReservedPort, ServerService
 from txraft.storage.files import FileSystem
 from txraft.storage.store import LogStore
 from txraft.storage.writer import WriterThread
@@ -91,10 +92,12 @@ def make_plan(path: str, overrides: list[str]) -> Plan:
     @raise SystemExit: it cannot be used; with one line for each problem.
     """
     try:
-        config = load_config(path, overrides, lambda wanted: str(find_state_machine(wanted).name))
+        # Each search would report a broken plugin once more.
+        find = functools.cache(find_state_machine)
+        config = load_config(path, overrides, lambda wanted: str(find(wanted).name))
     except ExceptionGroup as problems:
         raise SystemExit("\n".join(str(problem) for problem in problems.exceptions)) from None
-    return Plan(config, find_state_machine(config.state_machine))
+    return Plan(config, find(config.state_machine))
 
 
 def describe(plan: Plan) -> str:
@@ -130,8 +133,10 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"{config.file}: {error}") from None
     server = ServerService(reactor, node)
     # Stopped in the reverse order: no client is served by a node that is gone, and no link outlives its port.
-    for part in (rpc_port, node, front_end):
-        if part is not None:
+    for service, key in ((rpc_port, "rpc_port"), (node, "data_dir"), (front_end, f"{plugin.name}_port")):
+        if service is not None:
+            part = Part(config.places.get(key, ""))
+            service.setServiceParent(part)
             part.setServiceParent(server)
     return server
 
