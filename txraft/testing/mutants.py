@@ -73,12 +73,14 @@ class _Finder:
 
     def __init__(self, mutant: Mutant) -> None:
         self._mutant = mutant
+        self.has_planted = False
         parts = pathlib.PurePath("txraft", mutant.file).with_suffix("").parts
         self._name = ".".join(parts)
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != self._name:
             return None
+        self.has_planted = True
         file = str(PACKAGE / self._mutant.file)
         return importlib.util.spec_from_file_location(name, file, loader=_MutatedLoader(name, file, self._mutant))
 
@@ -95,11 +97,17 @@ def seeds_to_kill(mutant: Mutant, seeds: int) -> int | None:
 
 def _child(mutant: Mutant, seeds: int) -> int:
     """Status 3, and the number of seeds, if one fails; 0 if none does."""
-    sys.meta_path.insert(0, _Finder(mutant))
+    # All of txraft that is loaded by now was loaded as it is.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "txraft"]:
+        del sys.modules[name]
+    finder = _Finder(mutant)
+    sys.meta_path.insert(0, finder)
     from twisted.logger import globalLogBeginner
 
     from txraft.testing.simulation import run_seed
 
+    if not finder.has_planted:
+        raise RuntimeError(f"{mutant.file} was not loaded")
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     for seed in range(seeds):
         try:

@@ -17,12 +17,18 @@ from txraft.testing.history import Call, HistoryRecorder, Operation
 
 @implementer(IStateMachine)
 class RegisterMachine:
-    """A value for each key. Commands are `write key value` and `cas key expected value`; a request is a key."""
+    """
+    A value for each key. Commands are `write key value` and `cas key expected value`; a request is a key.
+
+    `commands` are all that were applied, for whoever checks that none was lost or came twice.
+    """
 
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
+        self.commands: list[bytes] = []
 
     def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[bool]:
+        self.commands += commands
         return [self._apply(command.split(b" ")) for command in commands]
 
     def _apply(self, words: list[bytes]) -> bool:
@@ -59,6 +65,11 @@ class RegisterClients:
 
     def history(self) -> list[Operation]:
         return self._recorder.history()
+
+    def acknowledged(self) -> set[bytes]:
+        """The values that were written, as the answers say."""
+        writes = [operation for operation in self.history() if operation.result is True]
+        return {_value_written(operation.argument) for operation in writes}
 
     def request(self, node: RaftNode, kind: str, key: bytes) -> Deferred[Any]:
         """Ask a server; fires with True if it was answered and False if it was refused or is unknown."""
@@ -103,3 +114,8 @@ class RegisterClients:
 
     def _count(self, name: str) -> None:
         self.outcomes[name] = self.outcomes.get(name, 0) + 1
+
+
+def _value_written(argument: Any) -> bytes:
+    value: bytes = argument[1] if isinstance(argument, tuple) else argument
+    return value

@@ -124,8 +124,8 @@ def _times(rng: random.Random, per_s: float, end_ms: int) -> Iterable[int]:
 def _draw_requests(rng: random.Random, profile: Profile, end_ms: int) -> Iterable[Action]:
     for at_ms in _times(rng, profile.requests_per_s / (profile.burst / 2 + 0.5), end_ms):
         for _ in range(rng.randint(1, profile.burst)):
-            # Mostly at the leader; otherwise at any server, by its number.
-            where = "leader" if rng.random() < 0.75 else str(rng.randrange(5))
+            # There may be two that say they lead.
+            where = f"leader-{rng.randrange(2)}" if rng.random() < 0.75 else f"any-{rng.randrange(5)}"
             kind = rng.choice(("read", "write", "write", "cas"))
             yield Action(at_ms, "client", (kind, f"k{rng.randrange(KEYS)}", where))
 

@@ -1,9 +1,10 @@
 """
 A run of a whole cluster under faults, from a seed: the production node, core, log and recovery on simulated time.
 
-After every event the invariants of Figure 3 hold; at the end what clients saw is linearizable. A run ends in one of two
-ways. *Safety*: faults to the end. *Liveness*: at some time only faults remain that leave a majority mutually connected,
-nothing heals any more, and there must be a leader soon, and every request of its clients must be committed.
+After every event the invariants of Figure 3 hold; at the end what clients saw is linearizable. A run ends in one of
+three ways. *Safety*: faults to the end. *Liveness*: at some time only faults remain that leave a majority mutually
+connected, nothing heals any more, and there must be a leader soon, and every request of its clients must be committed.
+*Agreement*: all faults end, and soon every server holds the same, with every acknowledged write in it, once.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Options:
             seed=seed,
             profile=profile,
             size=rng.choice(PROFILES[profile].servers),
-            ending=rng.choice(("safety", "liveness")),
+            ending=rng.choice(("safety", "liveness", "liveness", "agreement")),
             timing=rng.choices(range(len(TIMINGS)), (6, 2, 2))[0],
         )
 
@@ -115,6 +116,8 @@ class Simulation:
             getattr(self, "do_" + action.kind.replace("-", "_"))(*action.words)
         if self.options.ending == "liveness":
             self._end_in_liveness()
+        elif self.options.ending == "agreement":
+            self._end_in_agreement()
         cluster.run(self._election_s)
         require(not self.clients.unexpected, "an untyped failure", *self.clients.unexpected)
         require_linearizable(self.clients.history(), Register())
@@ -142,13 +145,13 @@ class Simulation:
     # -- clients
 
     def do_client(self, kind: str, key: str, where: str) -> None:
-        """`where` is a number, for any running server, or `leader`: the one of the highest term, if there is one."""
+        """`where` is `any` or `leader`, and a number: that one of those that run, or of those that say they lead."""
+        among, _, number = where.partition("-")
         running = self.cluster.running()
-        if not running:
-            return
-        leader = self.cluster.leader() if where == "leader" else None
-        number = 0 if where == "leader" else int(where)
-        self._ask(leader or running[number % len(running)], kind, key, lambda _: None)
+        leading = [node for node in running if node.raft is not None and node.raft.role.name == "leader"]
+        nodes = leading if among == "leader" and leading else running
+        if nodes:
+            self._ask(nodes[int(number) % len(nodes)], kind, key, lambda _: None)
 
     def _ask(self, node: RaftNode, kind: str, key: str, then: Callable[[bool], None]) -> None:
         """A request reaches the server's process when that runs; `then` is told whether it was answered."""
@@ -239,7 +242,24 @@ class Simulation:
         self.faults["slow apply"] += 1
         self._server(server_id).apply_seconds = int(milliseconds) / 1000
 
-    # -- the liveness ending
+    # -- the endings
+
+    def _end_in_agreement(self) -> None:
+        cluster = self.cluster
+        self._leave_connected(cluster.ids)
+        cluster.elect(LEADER_WITHIN * self._election_s)
+        limit_s = COMMIT_WITHIN * self._election_s
+        require(cluster.run_until(self._has_everybody_everything, limit_s), "no agreement within", limit_s)
+        acknowledged = self.clients.acknowledged()
+        for server_id, server in sorted(cluster.servers.items()):
+            values = [command.split(b" ")[-1] for command in server.machine.commands]
+            require(len(set(values)) == len(values), "a command was applied twice", server_id)
+            require(acknowledged <= set(values), "an acknowledged write is lost", server_id, acknowledged - set(values))
+
+    def _has_everybody_everything(self) -> bool:
+        rafts = [node.raft for node in self.cluster.running() if node.raft is not None]
+        last_index = max(raft.log.last_index for raft in rafts)
+        return all(raft.applied_index == last_index for raft in rafts)
 
     def _end_in_liveness(self) -> None:
         cluster = self.cluster
