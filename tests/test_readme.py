@@ -26,6 +26,7 @@ RUN_BY = {
     "telnet 127.0.0.1 8900": "test_readme.py",
     "redis-cli -p 8877 set": "test_readme.py",
     "redis-cli -p 8877 get": "test_readme.py",
+    "raftctl simulate": "test_simulate_command.py",
     "raftctl dev": "test_readme.py",
     "redis-cli -c -p 8877 set": "test_readme.py",
     "redis-cli -c -p 8877 get": "test_readme.py",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
+from readme import command
 
 from txraft.admin.raftctl import main
 from txraft.core.follower import Follower
@@ -26,6 +28,11 @@ def test_it_prints_totals_and_adds_them_to_a_ledger(tmp_path, capsys):
     assert (totals.seeds, totals.violations) == (6, 0)
     assert totals.events == sum(line["events"] for line in lines) > 3000
     assert totals.faults.total() > 50
+
+
+def test_the_readmes_command_violates_nothing(capsys):
+    assert main(shlex.split(command("raftctl simulate"))[1:]) == 0
+    assert "violations" in capsys.readouterr().out
 
 
 def test_several_processes_give_the_same_totals_as_one(tmp_path, capsys):
