@@ -102,9 +102,15 @@ class ClusterInvariants:
             self._check_commit(self._seen[raft.server_id], raft, rafts)
 
     def _check_restart(self, seen: _Seen, raft: Raft) -> None:
-        """A term that was durable never goes back, nor does one in memory while the server runs."""
+        """
+        A term that was durable never goes back, nor does one in memory while the server runs; and the disk holds what
+        the memory held of the log, as far as that was durable. What is there is compared anew, entry by entry.
+        """
         if seen.raft is not raft:
-            seen.raft, seen.commit_index, seen.role, seen.term = raft, 0, None, 0
+            if seen.raft is not None:
+                index, term = seen.raft.log.durable_index, seen.raft.log.term(seen.raft.log.durable_index)
+                require(raft.log.term(index) == term, "what was durable is lost", raft.server_id, index, term)
+            seen.raft, seen.commit_index, seen.role, seen.term, seen.terms = raft, 0, None, 0, [0]
         require(raft.term >= seen.term, "the term goes back", raft.server_id, raft.term, seen.term)
         durable_term = raft.durable_state.term
         require(durable_term >= seen.durable_term, "the durable term goes back", raft.server_id, durable_term)
