@@ -44,6 +44,20 @@ def test_every_message_comes_back_as_it_was(message, buffer):
     assert codec.decode_message(buffer(codec.encode_message(message))) == message
 
 
+@pytest.mark.parametrize("message", MESSAGES, ids=repr)
+def test_a_message_without_any_one_field_is_a_message_or_a_protocol_error(message):
+    """N14."""
+    whole = raft_pb2.Envelope.FromString(codec.encode_message(message))
+    for field, _ in getattr(whole, whole.WhichOneof("message")).ListFields():
+        part = raft_pb2.Envelope.FromString(whole.SerializeToString())
+        getattr(part, part.WhichOneof("message")).ClearField(field.name)
+        try:
+            decoded = codec.decode_message(part.SerializeToString())
+        except ProtocolError:
+            continue
+        assert type(decoded) is type(message) and decoded != message
+
+
 def envelope(**fields):
     return raft_pb2.Envelope(**fields).SerializeToString()
 
@@ -94,6 +108,7 @@ REFUSED_MESSAGES = {
 
 @pytest.mark.parametrize("payload", REFUSED_MESSAGES.values(), ids=list(REFUSED_MESSAGES))
 def test_a_message_that_must_not_come_in_is_a_protocol_error(payload):
+    """R11, N13."""
     with pytest.raises(ProtocolError):
         codec.decode_message(payload)
 

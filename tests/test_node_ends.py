@@ -8,11 +8,12 @@ from unittest import mock
 
 from test_node import Outcome, started
 from twisted.internet.error import CannotListenError
+from twisted.logger import eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.log import LogSlice
 from txraft.core.messages import AppendEntries
-from txraft.errors import NotLeader, OutcomeUnknown, Stopped, StorageError
+from txraft.errors import CommandTooLarge, NotLeader, OutcomeUnknown, Stopped, StorageError
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster, RecordingMachine
 from txraft.testing.network import SimulatedTransport
@@ -179,6 +180,28 @@ class Commands(SynchronousTestCase):
             self.assertRaises(TypeError, node.propose_many, [b"x", command])
         cluster.run(0.1)
         self.assertEqual((node.raft.log.last_index, node.failure), (2, None))
+
+    def test_neither_the_log_nor_the_status_shows_a_payload(self) -> None:
+        """T14, SEED rule 32: not when it is refused, applied, lost, nor when the server fails over it."""
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        cluster, node = started(size=3, max_command_bytes=100)
+        statuses = []
+        for command in (b"payload", b"payload" * 100):
+            node.propose(command).addErrback(lambda failure: failure.trap(CommandTooLarge))
+            node.read(command).addErrback(lambda failure: failure.trap(CommandTooLarge))
+            cluster.run(0.1)
+            statuses += [repr(each.status()) for each in cluster.running()]
+        cluster.servers[node.settings.server_id].disk.fail("fdatasync")
+        node.propose(b"payload").addErrback(lambda failure: failure.trap(OutcomeUnknown))
+        cluster.run(3)
+        statuses += [repr(each.status()) for each in cluster.running()]
+        self.assertIsInstance(node.failure, StorageError)
+        self.assertTrue(self.flushLoggedErrors())
+        shown = [eventAsText(event) for event in events] + statuses
+        self.assertGreater(len(shown), 15)
+        self.assertEqual([text for text in shown if "payload" in text], [])
 
     def test_a_list_that_is_changed_after_it_was_proposed_changes_nothing(self) -> None:
         """T05."""

@@ -50,6 +50,7 @@ class WriterThreadTests(SynchronousTestCase):
         self.assertEqual(self.result(self.writer.run(divmod, 7, 3)), (2, 1))
 
     def test_a_result_is_reported_on_the_reactors_thread(self):
+        """T10: it is the only other thread, so the core is never touched from a foreign one."""
         seen = []
         self.result(self.writer.run(int).addCallback(lambda _: seen.append(threading.get_ident())))
         self.assertEqual(seen, [threading.get_ident()])
