@@ -56,7 +56,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_the_keys_that_it_names_exist(self) -> None:
         keys = (ROOT / "raft.conf").read_text()
-        for key in ("servers", "interface", "stop_timeout", "fsync"):
+        for key in ("servers", "interface", "kv_interface", "stop_timeout", "fsync"):
             self.assertRegex(keys, rf"(?m)^#?{key}=")
 
 

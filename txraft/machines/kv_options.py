@@ -42,7 +42,8 @@ class KeyValueOptions:
     interface: str = _option(
         Kind("address", _parse_interface),
         "127.0.0.1",
-        "Where to listen: a network interface, an address, or a host name. Nobody is asked for a password.",
+        "Where to listen, and where the other servers send clients, so on several machines not loopback: a network "
+        "interface, an address, or a host name. Nobody is asked for a password.",
     )
     address: str = _option(
         Kind("host:port", _parse_client_address),
