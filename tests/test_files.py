@@ -104,6 +104,20 @@ def test_a_lock_is_held_until_it_is_closed_and_names_its_holder(tmp_path):
     FILES.close(FILES.lock(path))
 
 
+def test_a_lock_that_could_not_say_whose_it_is_is_let_go_of(tmp_path, monkeypatch):
+    """D08, D12: the disk is full; once there is room, the same process may try again."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = str(tmp_path / "lock")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(StorageError, match="No space left"):
+            FILES.lock(path)
+    FILES.close(FILES.lock(path))
+
+
 def test_a_program_that_we_start_does_not_inherit_our_files(tmp_path):
     """D12: it would hold the lock when we are gone."""
     handle = FILES.lock(str(tmp_path / "lock"))

@@ -125,17 +125,23 @@ class FileSystem:
         with _blaming(path, "lock"):
             handle = self._make(path, 0)
             try:
-                fcntl.flock(handle.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(handle.descriptor, 32, 0).decode("ascii", "replace").strip()
-                os.close(handle.descriptor)
-                raise StorageError(
-                    f"{os.path.dirname(path)}: in use by another process{holder and ' with pid '}{holder}; "
-                    f"two servers must not share a data directory"
-                ) from None
-            os.ftruncate(handle.descriptor, 0)
-            os.pwrite(handle.descriptor, b"%d\n" % os.getpid(), 0)
+                self._hold(handle)
+            except BaseException:
+                os.close(handle.descriptor)  # and with it the lock, if it was got
+                raise
             return handle
+
+    def _hold(self, handle: OpenFile) -> None:
+        try:
+            fcntl.flock(handle.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle.descriptor, 32, 0).decode("ascii", "replace").strip()
+            raise StorageError(
+                f"{os.path.dirname(handle.path)}: in use by another process{holder and ' with pid '}{holder}; "
+                f"two servers must not share a data directory"
+            ) from None
+        os.ftruncate(handle.descriptor, 0)
+        os.pwrite(handle.descriptor, b"%d\n" % os.getpid(), 0)
 
     def close(self, handle: OpenFile) -> None:
         with _blaming(handle.path, "close"):
