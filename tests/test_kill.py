@@ -223,8 +223,8 @@ def test_a_torn_tail_is_cut_at_the_start_and_logged(servers, stack):
     content[torn + 16 : torn + 48] = b"x" * 32  # the record's first bytes never arrived
     newest.write_bytes(content)
     victim.start(stack)
-    wait_until(lambda: b"torn" in (victim.directory / "output").read_bytes(), "the log says so")
-    line = next(line for line in (victim.directory / "output").read_text().splitlines() if "torn" in line)
+    wait_until(lambda: b": cut " in (victim.directory / "output").read_bytes(), "the log says so")
+    line = next(line for line in (victim.directory / "output").read_text().splitlines() if ": cut " in line)
     assert newest.name in line
     assert str(torn) in line
     assert ask(leader_of(servers).client_port, "set b after").startswith("OK")
