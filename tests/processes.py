@@ -44,13 +44,24 @@ def started(
     """A process that is killed at the end, if it still runs. Its output is in `cwd`, in the file `output`."""
     with open(pathlib.Path(cwd) / "output", "ab") as output:
         process = subprocess.Popen(
-            command, cwd=cwd, env=environment(*extra_paths), stdout=output, stderr=output, stdin=subprocess.DEVNULL
+            command,
+            cwd=cwd,
+            env=environment(*extra_paths),
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_listen_to_ctrl_c,
         )
         try:
             yield process
         finally:
             process.kill()
             process.wait()
+
+
+def _listen_to_ctrl_c() -> None:
+    """A shell makes what it runs in the background ignore it, and the tests may run so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:

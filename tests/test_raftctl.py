@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import sys
 import tempfile
 
@@ -97,6 +98,17 @@ def test_a_cluster_starts_survives_its_leader_stops_and_resumes(tmp_path: pathli
         assert terminate(raftctl) in (0, -signal.SIGTERM)
     assert re.search(r"(?m)^n2\| .*", output(tmp_path)), "log lines have their server's name"
     assert [ask(port, "get x") for port in range(base_port, base_port + 3)] == ["", "", ""]
+
+
+@pytest.mark.process
+def test_a_port_in_use_is_one_line_and_nothing_is_written(tmp_path: pathlib.Path) -> None:
+    """Whoever listens there may be a cluster too, and answer for the one that could not start."""
+    [base_port] = free_ports(1)
+    with socket.create_server(("127.0.0.1", base_port)), started(command(base_port, 1), tmp_path) as raftctl:
+        assert raftctl.wait(30) == 1
+    said = f"raftctl: port {base_port}, for n1: Address already in use; choose another --base-port\n"
+    assert output(tmp_path) == said
+    assert os.listdir(tmp_path) == ["output"]
 
 
 @pytest.mark.process

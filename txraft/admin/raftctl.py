@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -67,6 +68,21 @@ def write_configurations(directory: str, servers: Sequence[Server]) -> None:
                 file.write(text)
 
 
+def check_ports(servers: Sequence[Server]) -> None:
+    """
+    See that nobody listens where `servers` will: another cluster's answers would be taken for theirs.
+
+    @raise ValueError: somebody does.
+    """
+    for server in servers:
+        for port in (server.client_port, server.rpc_port):
+            try:
+                socket.create_server(("127.0.0.1", port)).close()
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+                raise ValueError(f"port {port}, for {server.name}: {reason}; choose another --base-port") from error
+
+
 def _read(path: str) -> str:
     with open(path, encoding="utf-8") as file:
         return file.read()
@@ -78,6 +94,7 @@ def run_dev(directory: str, count: int, base_port: int) -> int:
 
     try:
         servers = plan_servers(directory, count, base_port)
+        check_ports(servers)
         write_configurations(directory, servers)
     except (OSError, ValueError) as error:
         print(f"raftctl: {error}", file=sys.stderr)
