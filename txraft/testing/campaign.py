@@ -36,6 +36,7 @@ class Totals:
     leaders: int = 0
     liveness_endings: int = 0
     violations: int = 0
+    undecided: int = 0
     faults: Counter[str] = attrs.field(factory=Counter)
     outcomes: Counter[str] = attrs.field(factory=Counter)
 
@@ -47,6 +48,7 @@ class Totals:
         self.cpu_s += cpu_s
         self.leaders += report.leaders
         self.liveness_endings += report.options.ending == "liveness"
+        self.undecided += report.is_undecided
         self.faults.update(report.faults)
         self.outcomes.update(report.outcomes)
 
@@ -113,12 +115,24 @@ def add_to_ledger(path: pathlib.Path, totals: Totals, profile: str) -> None:
         file.write(json.dumps(record, sort_keys=True) + "\n")
 
 
+_SUMS = ("seeds", "events", "simulated_s", "cpu_s", "leaders", "liveness_endings", "violations", "undecided")
+
+
 def ledger_totals(path: pathlib.Path) -> Totals:
     """All lines of a ledger together."""
     totals = Totals(commit="all")
     for line in path.read_text().splitlines():
         record = json.loads(line)
-        for name in ("seeds", "events", "simulated_s", "cpu_s", "leaders", "liveness_endings", "violations"):
+        for name in (
+            "seeds",
+            "events",
+            "simulated_s",
+            "cpu_s",
+            "leaders",
+            "liveness_endings",
+            "violations",
+            "undecided",
+        ):
             setattr(totals, name, getattr(totals, name) + record[name])
         totals.faults.update(record["faults"])
         totals.outcomes.update(record["outcomes"])

@@ -125,6 +125,7 @@ def _table(totals: Totals) -> Sequence[str]:
         *((f"  {kind}", f"{count:,}") for kind, count in sorted(totals.faults.items())),
         ("requests", f"{totals.outcomes.total():,}"),
         *((f"  {kind}", f"{count:,}") for kind, count in sorted(totals.outcomes.items())),
+        ("undecided", f"{totals.undecided:,} histories too hard to judge"),
         ("violations", f"{totals.violations:,}"),
     ]
     width = max(len(name) for name, _ in rows)

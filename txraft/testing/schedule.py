@@ -27,7 +27,7 @@ NETWORKS = {
 DISKS = {"fast": 0.001, "slow": 0.05, "crawling": 0.4, "stalled": 3.0}
 """The longest time that a write takes, in seconds."""
 
-KEYS = 25
+KEYS = 80
 """Enough that the operations of unknown outcome on each stay few: they are what makes a history hard to judge."""
 
 KEEPS = ("some", "none", "all")

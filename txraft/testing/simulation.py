@@ -22,7 +22,7 @@ from txraft.errors import StorageError
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster, Server
 from txraft.testing.history import HistoryRecorder
-from txraft.testing.linearizability import require_linearizable
+from txraft.testing.linearizability import NotLinearizable, Undecided, check
 from txraft.testing.models import Register
 from txraft.testing.registers import RegisterClients, RegisterMachine
 from txraft.testing.schedule import DISKS, NETWORKS, PROFILES, Action, draw
@@ -59,7 +59,11 @@ class Options:
 
 @attrs.frozen
 class Report:
-    """What a run did. `digest` is the same for the same options and schedule, in every process."""
+    """
+    What a run did. `digest` is the same for the same options and schedule, in every process.
+
+    `is_undecided`: the clients' history could be judged neither right nor wrong within the checker's bound.
+    """
 
     options: Options
     events: int
@@ -68,6 +72,7 @@ class Report:
     outcomes: dict[str, int]
     leaders: int
     digest: str
+    is_undecided: bool
 
 
 class Simulation:
@@ -120,10 +125,11 @@ class Simulation:
             self._end_in_agreement()
         cluster.run(self._election_s)
         require(not self.clients.unexpected, "an untyped failure", *self.clients.unexpected)
-        require_linearizable(self.clients.history(), Register())
-        return self._report()
+        verdict = check(self.clients.history(), Register())
+        require(not isinstance(verdict, NotLinearizable), "not linearizable", verdict)
+        return self._report(is_undecided=isinstance(verdict, Undecided))
 
-    def _report(self) -> Report:
+    def _report(self, is_undecided: bool) -> Report:
         return Report(
             options=self.options,
             events=self.cluster.events,
@@ -132,6 +138,7 @@ class Simulation:
             outcomes=dict(sorted(self.clients.outcomes.items())),
             leaders=self.cluster.leader_count,
             digest=self._digest.hexdigest(),
+            is_undecided=is_undecided,
         )
 
     def _restart_failed(self) -> None:
