@@ -10,7 +10,7 @@ import random
 
 from txraft.core.log import EntryKind, EntryRun, Log, LogSlice
 from txraft.core.membership import Membership
-from txraft.core.messages import AppendEntries, HardState, Message
+from txraft.core.messages import AppendEntries, AppendEntriesResponse, HardState, Message
 from txraft.core.progress import ReplicationState
 from txraft.core.raft import Raft
 from txraft.core.ready import Ready
@@ -177,3 +177,8 @@ def show_progress(server: Raft) -> str:
         f"{server_id}:{p.match_index}/{p.next_index}{'!' if p.state is ReplicationState.PROBE else ''}"
         for server_id, p in sorted(server.leader().progress.items())
     )
+
+
+def answer(leader: Raft, sender: str, match_index: int, *, round: int = 0) -> None:
+    """A peer accepts, and has everything up to `match_index`."""
+    leader.step(sender, AppendEntriesResponse(leader.term, round, match_index))

@@ -1,4 +1,4 @@
-"""Elections: PITFALLS chapter 1, one server as a value."""
+"""Elections: docs/pitfalls.md, chapter 1, one server as a value."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class TestVotesAreCounted:
         assert (server.role.name, server.term) == ("candidate", 3)
 
     def test_an_answer_of_an_earlier_pre_vote_round_is_not_counted(self):
-        """E04, SEED rule 17."""
+        """E04, original 17."""
         server = make_server(term=1)
         tick(server, SETTINGS.max_election_ticks)
         old_round = server.pre_vote_round
@@ -139,7 +139,7 @@ class TestVotesAreCounted:
         assert server.role.name == "pre-candidate"
 
     def test_a_majority_of_refusals_ends_the_candidacy_and_leaves_the_timer_armed(self):
-        """SEED rule 17."""
+        """original 17."""
         server = make_candidate(term=1)
         flush(server)
         for sender in ("2", "3"):
@@ -154,7 +154,7 @@ class TestWhoMayBeElected:
         ("theirs", "ours"), list(itertools.product(itertools.product(range(1, 4), range(1, 4)), repeat=2))
     )
     def test_up_to_date_is_term_first_then_index(self, theirs, ours):
-        """E07, SEED rule 11."""
+        """E07, original 11."""
         (their_term, their_index), (our_term, our_index) = theirs, ours
         server = make_server(term=3, voters="", log=" ".join([f"{our_term}:x"] * our_index))
         server.step("2", RequestVote(4, their_index, their_term))
@@ -193,7 +193,7 @@ class TestWhoMayBeElected:
         assert sent(server) == ["2< RequestVote term=2 last_log_index=1 last_log_term=1"]
 
     def test_a_server_that_is_no_member_never_campaigns(self):
-        """M09, SEED rule 23."""
+        """M09, original 23."""
         for voters in ("", "2,3", "2,3/1"):
             server = make_server(term=1, voters=voters)
             tick(server, 10 * SETTINGS.max_election_ticks)
@@ -206,7 +206,7 @@ class TestWhoMayBeElected:
 
     @pytest.mark.parametrize("timings", [(5, 10, 5), (10, 10, 5), (10, 9, 5), (10, 20, 0)])
     def test_timings_that_contradict_each_other_are_refused(self, timings):
-        """E08, SEED rule 15."""
+        """E08, original 15."""
         low, high, heartbeat = timings
         with pytest.raises(ValueError, match="timings"):
             RaftSettings(low, high, heartbeat, 4, 4, 1000, 4000, 100_000)
@@ -297,7 +297,7 @@ class TestPreVote:
 
 class TestCheckQuorum:
     def test_a_leader_that_hears_no_quorum_for_an_election_timeout_steps_down(self):
-        """E15, SEED rule 19."""
+        """E15, original 19."""
         leader = make_leader()
         tick(leader, SETTINGS.max_election_ticks - 1)
         assert leader.role.name == "leader"
@@ -375,7 +375,7 @@ class TestRoles:
             follower.step("3", append_entries(2, "1@1"))
 
     def test_stepping_down_on_an_answer_clears_the_vote(self):
-        """SEED rule 14."""
+        """original 14."""
         leader = make_leader()
         leader.step("2", AppendEntriesResponse(9, 0, 0))
         assert (leader.term, leader.voted_for) == (9, None)

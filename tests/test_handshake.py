@@ -38,7 +38,7 @@ WRONG_IN_EVERYTHING = Hello(9, "red", "s9", "s7", 99)
     ],
 )
 def test_a_hello_is_accepted_or_refused_with_a_sentence(changes: dict[str, object], refusal: str | None) -> None:
-    """N11, N13; SEED 31"""
+    """N11, N13; original 31"""
     assert refusal_of(attrs.evolve(GOOD, **changes), US, ("s2", "s3"), {"s2": 22}) == refusal
 
 
@@ -70,7 +70,7 @@ def test_a_server_of_a_cluster_without_peers_accepts_nobody() -> None:
 
 
 def test_the_first_contact_teaches_the_incarnation_and_removal_forgets_it() -> None:
-    """SEED 25: a wiped disk is told from the server that had been there."""
+    """original 25: a wiped disk is told from the server that had been there."""
     registry = registry_of("s2")
     wiped = attrs.evolve(GOOD, incarnation=23)
     assert registry.refusal_of(wiped) is None

@@ -205,7 +205,7 @@ class CommandTests(SynchronousTestCase):
 
 
 class LineTests(SynchronousTestCase):
-    """The original's dialect; SEED's rule 5: a value is what the line says, and no line diverges."""
+    """The original's dialect; original 5: a value is what the line says, and no line diverges."""
 
     def test_the_replies_are_the_original_ones(self) -> None:
         client = Server().connect()

@@ -54,7 +54,7 @@ class Faults(SynchronousTestCase):
             self.assertEqual(self.assert_closed(data, why).heard, b"")
 
     def test_a_hello_that_is_refused_is_answered_with_the_reason(self) -> None:
-        """N11, N13; SEED 31"""
+        """N11, N13; original 31"""
         for hello, why in (
             (hello_frame("s1", "s2", protocol_version=2), "protocol version 2"),
             (hello_frame("s1", "s2", cluster_id="other"), "cluster 'other'"),
@@ -140,7 +140,7 @@ class Faults(SynchronousTestCase):
         self.assertLessEqual(len(self.two.transport._journal._said), 1000)
 
     def test_a_new_disk_under_an_old_name_is_refused_until_the_server_was_removed(self) -> None:
-        """SEED 25"""
+        """original 25"""
         self.two.transport.stop()
         self.network.run()
         wiped = Server(self.network, "s2", "s1", incarnation=2)

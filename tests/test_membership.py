@@ -133,7 +133,7 @@ class TestHistory:
         assert follower.commit_index == 0
 
     def test_several_in_one_message_are_all_undone_by_a_conflict(self):
-        """M05, SEED rule 7."""
+        """M05, original 7."""
         follower = make_server(term=1, voters="1,2,3")
         follower.step("2", append_entries(1, "1@1", "1:{1,2} 1:{1,2,4} 1:{2,4}"))
         assert follower.membership.voters == ("2", "4")

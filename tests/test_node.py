@@ -129,7 +129,7 @@ class ProposeAndRead(SynchronousTestCase):
 
 class Refusals(SynchronousTestCase):
     def test_a_follower_names_the_leader_and_its_addresses(self) -> None:
-        """SEED rules 26, 28."""
+        """original 26, 28."""
         cluster = Cluster(seed=1)
         cluster.start()
         leader = cluster.elect()
@@ -210,7 +210,7 @@ class Ends(SynchronousTestCase):
         self.assertEqual(stopped.fired, [None])
 
     def test_a_failed_write_stops_the_server_and_acknowledges_nothing(self) -> None:
-        """D01, D08, SEED rule 9."""
+        """D01, D08, original 9."""
         for call in ("pwrite", "fdatasync"):
             for error in (errno.EIO, errno.ENOSPC):
                 cluster, node = started()

@@ -182,7 +182,7 @@ class Commands(SynchronousTestCase):
         self.assertEqual((node.raft.log.last_index, node.failure), (2, None))
 
     def test_neither_the_log_nor_the_status_shows_a_payload(self) -> None:
-        """T14, SEED rule 32: not when it is refused, applied, lost, nor when the server fails over it."""
+        """T14, original 32: not when it is refused, applied, lost, nor when the server fails over it."""
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)

@@ -42,7 +42,7 @@ class Messages(SynchronousTestCase):
         verifyObject(ITransport, one.transport)
 
     def test_messages_of_a_turn_are_one_write_and_one_call_in_order(self) -> None:
-        """SEED 18"""
+        """original 18"""
         one, two = pair(self.network)
         writes = self.network.link("s1", "s2").writes
         one.send("s2", vote(1), vote(2), vote(3))
@@ -200,7 +200,7 @@ class Membership(SynchronousTestCase):
         self.network = Network()
 
     def test_addresses_come_with_the_handshake_and_outlive_the_link(self) -> None:
-        """SEED 28"""
+        """original 28"""
         one, two = pair(self.network)
         self.assertEqual(one.transport.addresses("s2"), Addresses("s2:client", "s2:admin"))
         self.assertEqual(two.transport.addresses("s1"), Addresses("s1:client", "s1:admin"))
@@ -358,7 +358,7 @@ class LogLines(SynchronousTestCase):
         return [f"link to s2: {what}" for what in (refused, "connected", lost, refused)]
 
     def test_payloads_are_never_logged(self) -> None:
-        """SEED 32"""
+        """original 32"""
         one, two = pair(self.network)
         secret = EntryRun(1, 1, EntryKind.COMMAND, 0, [b"hunter2"])
         two.problem = ProtocolError("no")

@@ -1,4 +1,4 @@
-"""Replication and commitment: PITFALLS chapter 2, one server as a value."""
+"""Replication and commitment: docs/pitfalls.md, chapter 2, one server as a value."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from core_text import (
     SETTINGS,
+    answer,
     append_entries,
     flush,
     make_leader,
@@ -26,10 +27,6 @@ from txraft.core.messages import AppendEntriesResponse
 from txraft.core.settings import RaftSettings
 
 
-def answer(leader, sender: str, match_index: int, *, round: int = 0) -> None:
-    leader.step(sender, AppendEntriesResponse(leader.term, round, match_index))
-
-
 def refuse(leader, sender: str, prev: int, hint: str, match_index: int = 0) -> None:
     index, _, term = hint.partition("@")
     leader.step(sender, AppendEntriesResponse(leader.term, 0, match_index, True, prev, int(index), int(term)))
@@ -44,7 +41,7 @@ class TestFollower:
         assert sent(follower) == ["2< AppendEntriesResponse term=1 match_index=1"]
 
     def test_only_what_the_request_proved_is_committed(self):
-        """R03, R19, SEED rule 2: the tail may be a deposed leader's."""
+        """R03, R19, original 2: the tail may be a deposed leader's."""
         follower = make_server(term=3, voters="", log="1:a 2:b 2:c")
         follower.step("2", append_entries(3, prev="1@1", leader_commit=3))
         assert follower.commit_index == 1
@@ -52,7 +49,7 @@ class TestFollower:
         assert (follower.commit_index, show(follower.log)) == (2, "1:a 3:x")
 
     def test_only_what_the_request_proved_is_claimed(self):
-        """R04, SEED rule 1."""
+        """R04, original 1."""
         follower = make_server(term=3, voters="", log="1:a 2:b 2:c")
         follower.step("2", append_entries(3, prev="1@1"))
         assert sent(follower) == ["2< AppendEntriesResponse term=3 match_index=1"]
@@ -142,7 +139,7 @@ class TestFollower:
 
 class TestLeader:
     def test_a_term_starts_with_a_no_op_sent_at_once(self):
-        """R16, SEED rules 3 and 18."""
+        """R16, original 3 and 18."""
         leader = make_leader()
         assert show(leader.log) == "1:{1,2,3} 2:-"
 
@@ -203,7 +200,7 @@ class TestLeader:
         assert leader.commit_index == 3
 
     def test_all_proposals_of_a_turn_leave_in_one_message(self):
-        """SEED rules 16 and 18."""
+        """original 16 and 18."""
         leader = make_leader()
         for other in ("2", "3"):
             answer(leader, other, 2)
@@ -215,7 +212,7 @@ class TestLeader:
         assert messages[0][1].entries is messages[1][1].entries
 
     def test_a_batch_is_capped_by_bytes_but_never_empty(self):
-        """SEED rule 16."""
+        """original 16."""
         leader = make_leader()
         answer(leader, "2", 2)
         flush(leader)
@@ -257,7 +254,7 @@ class TestLeader:
         assert progress["2"].next_index < 9 < progress["3"].next_index
 
     def test_a_probe_is_not_repeated_before_its_answer_or_its_time(self):
-        """SEED rule 12: never in a tight loop."""
+        """original 12: never in a tight loop."""
         leader = make_leader()
         propose(leader, [b"x"])
         assert sent(leader) == []
@@ -299,7 +296,7 @@ class TestLeader:
         assert show_progress(leader).startswith("2:2/3 ")
 
     def test_an_answer_that_claims_more_than_was_sent_is_the_peers_fault(self):
-        """SEED rule 13: one peer's nonsense does not touch the others."""
+        """original 13: one peer's nonsense does not touch the others."""
         leader = make_leader()
         with pytest.raises(InvalidMessage):
             answer(leader, "2", 99)
@@ -365,7 +362,7 @@ def refusals_until_equal(leader_log: str, follower_log: str) -> int:
 
 class TestConflictHint:
     def test_each_round_skips_a_term(self):
-        """R20, SEED rule 12."""
+        """R20, original 12."""
         assert refusals_until_equal("4:x " * 50, "2:a " * 30 + "3:b " * 30) <= 3
 
     def test_random_logs_agree_after_at_most_one_refusal_for_each_term(self):
@@ -383,79 +380,3 @@ class TestConflictHint:
             theirs = shared + [t * 2 + 9 for t in tail() if t * 2 + 9 >= base]
             to_text = lambda terms: " ".join(f"{t}:x" for t in terms)  # noqa: E731
             assert refusals_until_equal(to_text(mine), to_text(theirs)) <= len(set(mine)) + len(set(theirs)) + 1
-
-
-class TestReads:
-    def test_a_read_waits_for_an_entry_of_the_own_term(self):
-        """C02, R16."""
-        leader = make_leader()
-        leader.request_read(7)
-        assert leader.ready().reads == []
-        answer(leader, "2", 2)
-        flush(leader)
-        answer(leader, "2", 2, round=1)
-        assert leader.ready().reads == [(7, 2)]
-
-    def test_all_reads_of_a_flush_share_one_confirmation(self):
-        leader = make_leader()
-        answer(leader, "2", 2)
-        answer(leader, "3", 2)
-        flush(leader)
-        for read_id in range(100):
-            leader.request_read(read_id)
-        assert sent(leader) == [
-            "2< AppendEntries term=2 prev_log_index=2 prev_log_term=2 leader_commit=2 round=1",
-            "3< AppendEntries term=2 prev_log_index=2 prev_log_term=2 leader_commit=2 round=1",
-        ]
-        answer(leader, "3", 2, round=1)
-        assert leader.ready().reads == [(read_id, 2) for read_id in range(100)]
-
-    def test_an_answer_to_an_earlier_round_does_not_confirm_a_later_read(self):
-        """C03."""
-        leader = make_leader()
-        answer(leader, "2", 2)
-        leader.request_read(1)
-        flush(leader)
-        answer(leader, "2", 2, round=1)
-        flush(leader)
-        leader.request_read(2)
-        flush(leader)
-        answer(leader, "3", 2, round=1)
-        assert leader.ready().reads == []
-        answer(leader, "3", 2, round=2)
-        assert leader.ready().reads == [(2, 2)]
-
-    def test_reads_that_waited_for_a_round_begin_the_next_in_the_flush_that_ends_it(self):
-        """C03: without a word more from anybody, a read waits for two rounds at most."""
-        leader = make_leader()
-        answer(leader, "2", 2)
-        leader.request_read(1)
-        flush(leader)
-        leader.request_read(2)
-        assert sent(leader) == []
-        answer(leader, "2", 2, round=1)
-        ready = leader.ready()
-        assert ready.reads == [(1, 2)]
-        assert [(receiver, message.round) for receiver, message in ready.messages] == [("2", 2), ("3", 2)]
-
-    def test_reads_end_with_the_leadership(self):
-        """C01, C12."""
-        leader = make_leader()
-        answer(leader, "2", 2)
-        leader.request_read(1)
-        flush(leader)
-        leader.request_read(2)
-        leader.step("2", AppendEntriesResponse(9, 0, 0))
-        assert leader.ready().dropped_reads == [1, 2]
-        with pytest.raises(NotLeading):
-            leader.request_read(3)
-
-    def test_a_follower_echoes_a_round_without_waiting_for_its_disk(self):
-        follower = make_server(term=1, voters="", log="1:a")
-        follower.step("2", append_entries(1, "1@1", "1:b", round=4))
-        assert sent(follower, persist=False) == ["2< AppendEntriesResponse term=1 round=4 match_index=1"]
-
-    def test_a_single_server_confirms_itself(self):
-        leader = make_leader(voters="1")
-        leader.request_read(1)
-        assert leader.ready().reads == [(1, 2)]
