@@ -21,7 +21,7 @@ from txraft.storage.writer import IWriter
 from txraft.testing.disk import FakeDisk, Halted
 from txraft.testing.writer import FakeWriter
 
-docs/original.mdS = range(4)
+SEEDS = range(4)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ CRASH_POINTS = count_crash_points()
 @pytest.mark.parametrize("keep", ["none", "some", "all"])
 def test_crash_at_any_call_loses_nothing_acknowledged_and_invents_nothing(keep):
     """D02, D06, D10, D21: from the first call of the first start to the last of the history."""
-    for seed in docs/original.mdS if keep == "some" else [0]:
+    for seed in SEEDS if keep == "some" else [0]:
         for point in range(1, CRASH_POINTS + 1):
             server = Server(seed)
             server.disk.halt_at(point)

@@ -19,13 +19,13 @@ from txraft.testing.simulation import Options, Simulation, run_seed
 
 ROOT = pathlib.Path(__file__).parents[1]
 REGRESSIONS = sorted((ROOT / "tests" / "regressions").glob("*.txt"))
-docs/original.mdS = 200
+SEEDS = 200
 
 
 @pytest.mark.parametrize("part", range(10))
 def test_no_seed_breaks_anything(part):
     """Safety after every event, linearizable histories, and a leader when a majority is connected."""
-    for seed in range(part * docs/original.mdS // 10, (part + 1) * docs/original.mdS // 10):
+    for seed in range(part * SEEDS // 10, (part + 1) * SEEDS // 10):
         report = run_seed(seed, sorted(PROFILES)[seed % len(PROFILES)])
         assert not report.is_undecided, seed
 
@@ -42,7 +42,7 @@ def test_a_seed_gives_the_same_run_in_every_process():
     program = "from txraft.testing.simulation import run_seed; print([run_seed(s).digest for s in (1, 2, 3)])"
     digests = set()
     for hash_seed in ("0", "12345"):
-        environment = {"PYTHONHASHdocs/original.md": hash_seed, "PYTHONPATH": str(ROOT), "PATH": ""}
+        environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT), "PATH": ""}
         command = [sys.executable, "-c", program]
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         digests.add(run.stdout)

@@ -75,8 +75,8 @@ def _slots(kind: type) -> tuple[str, ...]:
     return tuple(name for base in kind.__mro__ for name in vars(base).get("__slots__", ()))
 
 
-def _freeze_object(value: Any, root: object) -> Value:
-    kind = type(value)
+def _freeze_object(value: object, root: object) -> Value:
+    kind: Any = type(value)
     names = _slots(kind) + tuple(getattr(value, "__dict__", ()))
     if not names:
         raise TypeError(f"no known way to freeze {value!r}")
