@@ -256,4 +256,5 @@ def test_a_daemon_that_cannot_start_says_so_and_leaves_no_pid_file(server: Serve
         result = run(server.command(daemon=True), server.directory)
     assert result.returncode == 1
     assert "StartFailure: cannot start: " in result.stderr
-    assert not (server.directory / "pid").exists()
+    # The daemon tells its parent first, and cleans up then.
+    wait_until(lambda: not (server.directory / "pid").exists(), "the end of the pid file")
