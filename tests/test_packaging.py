@@ -14,6 +14,8 @@ from processes import ROOT, ask, free_ports, wait_until
 from readme import command
 
 INSTALL_DEADLINE_S = 300
+WITHOUT = ("PYTHONPATH", "VIRTUAL_ENV", "PYTEST_ADDOPTS")
+"""What a new user's environment does not have."""
 
 
 class Environment:
@@ -29,7 +31,7 @@ class Environment:
         subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True, timeout=INSTALL_DEADLINE_S)
 
     def environ(self, path: str) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        kept = {name: value for name, value in os.environ.items() if name not in WITHOUT}
         return kept | {"PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": path}
 
     def shell(self, line: str, cwd: pathlib.Path, path: str = "") -> str:
