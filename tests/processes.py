@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -18,11 +19,37 @@ DEADLINE_S = 60.0
 TWISTD = (sys.executable, "-c", "import sys; from twisted.scripts.twistd import run; sys.exit(run())")
 
 
+# Below the range from which the system takes the ports of outgoing connections: one of those may take any port there at
+# any time, also one that was free a moment ago.
+_OUR_PORTS = range(10_000, 32_000)
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Ports that nobody uses now."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().choice(_OUR_PORTS)
+        if port not in ports and _are_free([port]):
+            ports.append(port)
+    return ports
+
+
+def free_base_port(servers: int = 3) -> int:
+    """A port for `raftctl dev --base-port`: it takes some from there on, and 100 and 200 above that."""
+    while True:
+        base_port = random.SystemRandom().choice(_OUR_PORTS)
+        if _are_free([base_port + more + number for more in (0, 100, 200) for number in range(servers)]):
+            return base_port
+
+
+def _are_free(ports: Sequence[int]) -> bool:
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+        try:
+            for port in ports:
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        except OSError:
+            return False
+    return True
 
 
 def environment(*extra_paths: os.PathLike[str] | str) -> dict[str, str]:

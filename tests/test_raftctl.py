@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 import pytest
-from processes import ask, free_ports, started, terminate, wait_until
+from processes import ask, free_base_port, started, terminate, wait_until
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.admin.raftctl import config_text, main, plan_servers, write_configurations
@@ -78,7 +78,7 @@ def leader_port(base_port: int) -> int:
 
 @pytest.mark.process
 def test_a_cluster_starts_survives_its_leader_stops_and_resumes(tmp_path: pathlib.Path) -> None:
-    [base_port] = free_ports(1)
+    base_port = free_base_port()
     with started(command(base_port, 3), tmp_path) as raftctl:
         wait_until(lambda: "The cluster is ready" in output(tmp_path), "the table")
         rows = re.findall(r"(?m)^(n\d)  +(leader|follower) +127.0.0.1:(\d+) +127.0.0.1:\d+ +(\d+)$", output(tmp_path))
@@ -103,7 +103,7 @@ def test_a_cluster_starts_survives_its_leader_stops_and_resumes(tmp_path: pathli
 @pytest.mark.process
 def test_a_port_in_use_is_one_line_and_nothing_is_written(tmp_path: pathlib.Path) -> None:
     """Whoever listens there may be a cluster too, and answer for the one that could not start."""
-    [base_port] = free_ports(1)
+    base_port = free_base_port()
     with socket.create_server(("127.0.0.1", base_port)), started(command(base_port, 1), tmp_path) as raftctl:
         assert raftctl.wait(30) == 1
     said = f"raftctl: port {base_port}, for n1: Address already in use; choose another --base-port\n"
@@ -113,7 +113,7 @@ def test_a_port_in_use_is_one_line_and_nothing_is_written(tmp_path: pathlib.Path
 
 @pytest.mark.process
 def test_a_cluster_that_cannot_start_says_so_and_ends_with_status_1(tmp_path: pathlib.Path) -> None:
-    [base_port] = free_ports(1)
+    base_port = free_base_port()
     (tmp_path / "cluster" / "n1").mkdir(parents=True)
     (tmp_path / "cluster" / "n1" / "raft-data").write_text("a file stands in the way")
     with started(command(base_port, 1), tmp_path) as raftctl:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 import redis
-from processes import ROOT, TWISTD, ask, converse, free_ports, run, started, wait_until
+from processes import ROOT, TWISTD, ask, converse, free_base_port, free_ports, run, started, wait_until
 from readme import blocks, command, commands, transcript
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -119,7 +119,7 @@ def test_one_server_answers_by_hand_and_to_redis_clients(shell: Shell, tmp_path:
 
 @pytest.mark.process
 def test_three_servers_go_on_without_their_leader(shell: Shell, tmp_path: pathlib.Path) -> None:
-    [base_port] = free_ports(1)
+    base_port = free_base_port()
     output = tmp_path / "output"
     with started(shell(command("raftctl dev") + f" --base-port {base_port}"), tmp_path) as raftctl:
         wait_until(lambda: "The cluster is ready" in output.read_text(), "the table")
