@@ -33,14 +33,12 @@ class Start:
 
 STARTS = {
     "new": Start(),
-    # The paper's Figure 8 at (c): two leaders have each left an entry that nobody else has.
-    "figure8": Start((Disk(2, "s1", (2,)), Disk(3, "s2", (3,)), Disk(3, "s2")), ((2, "s1"), (3, "s2"))),
-    # The leader of term 2 has committed its entry with s2; s3 has missed it all.
-    "behind": Start((Disk(2, "s1", (2,)), Disk(2, "s1", (2,)), Disk(1)), ((2, "s1"),), (0, 1, 2)),
-    # The leader of term 2 had two entries that nobody has; s2 and s3 have committed another one in term 3.
-    "replaced": Start(
-        (Disk(2, "s1", (2, 2)), Disk(3, "s2", (3,)), Disk(3, "s2", (3,))), ((2, "s1"), (3, "s2")), (0, 1, 3)
-    ),
+    # The leader of term 2 has committed its first entry, and all have it.
+    "agreed": Start((Disk(2, "s1", (2,)),) * 3, ((2, "s1"),), (0, 1, 2)),
+    # The leader of term 2 had an entry that nobody else has.
+    "tail": Start((Disk(3, None, (2,)), Disk(3), Disk(3)), ((2, "s1"),)),
+    # The paper's Figure 8 at (c): the leaders of terms 2 and 3 each had an entry that nobody else has.
+    "figure8": Start((Disk(3, None, (2,)), Disk(3, "s2", (3,)), Disk(3, "s2")), ((2, "s1"), (3, "s2"))),
 }
 
 

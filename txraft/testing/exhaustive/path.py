@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import islice
 
@@ -23,6 +24,7 @@ class Telling:
         self._ids = list(space.server_ids)
         """By place in the present state: the name to tell."""
         self._lines: list[str] = []
+        self._count = 0
 
     def tell(self, ordinals: Iterable[int], broken: Broken) -> tuple[str, ...]:
         """The path that takes the steps `ordinals` from the first state, and then the one that is `broken`."""
@@ -38,9 +40,15 @@ class Telling:
             state = self._move(step.state)
         self._add(broken.place, broken.event)
         error = broken.__cause__
-        self._lines.append(f"  ==>  {type(error).__name__}: {error}")
-        self._lines += [f"       {self._show(state, place)}" for place in range(len(self._ids))]
+        told = re.sub("|".join(self._names), lambda match: self._names[match[0]], str(error))
+        self._lines.append(f"  ==>  {type(error).__name__}: {told}")
+        self._lines += sorted(f"       before, {self._show(state, place)}" for place in range(len(self._ids)))
         return tuple(self._lines)
+
+    @property
+    def _names(self) -> dict[str, str]:
+        """What the present state calls a server, and what is told."""
+        return dict(zip(self._space.server_ids, self._ids, strict=True))
 
     def _move(self, state: State) -> State:
         canonical, order = self._space.canonical(state)
@@ -55,12 +63,11 @@ class Telling:
             about = f" {self._message(event.argument)}"
         elif event.kind is Kind.CRASH:
             about = f", {event.argument} parts of its outstanding write kept" if event.argument else ""
-        number = sum(line.startswith(" ") is False for line in self._lines) + 1
-        self._lines.append(f"{number:>4}. {self._ids[place]} {event.kind.value}{about}".lstrip())
+        self._count += 1
+        self._lines.append(f"{self._count:>4}. {self._ids[place]} {event.kind.value}{about}")
 
     def _message(self, number: int) -> str:
-        names = dict(zip(self._space.server_ids, self._ids, strict=True))
-        sender, receiver, value = rename(self._space.table[number], names)
+        sender, receiver, value = rename(self._space.table[number], self._names)
         return f"{sender}>{receiver} {show_message(thaw(value))}"
 
     def _show(self, state: State, place: int) -> str:

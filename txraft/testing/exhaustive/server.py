@@ -14,7 +14,7 @@ from txraft.core.leader import Leader
 from txraft.core.log import EntryRun
 from txraft.core.messages import HardState
 from txraft.core.raft import Raft
-from txraft.core.ready import Persist
+from txraft.core.ready import Persist, Ready
 from txraft.core.settings import RaftSettings
 from txraft.interfaces import Identity, Recovered
 from txraft.node.restart import raft_from_disk
@@ -110,7 +110,7 @@ class Servers:
         hard_state, runs = self.bounds.disk(place)
         raft = self._restarted(self.bounds.server_ids[place], hard_state, runs)
         raft.ready()
-        return self._number(Place(raft, hard_state, runs))
+        return self.number(Place(raft, hard_state, runs))
 
     def facts(self, server: int) -> Facts:
         return self._facts.get(server) or self._facts.setdefault(server, self._look(server))
@@ -125,24 +125,30 @@ class Servers:
 
     def _take(self, server: int, event: Input) -> Outcome:
         self.core_steps += 1
-        place = self._thaw(server)
-        _INPUTS[event.kind](self, place, event.argument)
+        place = self.place(server)
+        ready = self.act(place, event)
         raft = place.raft
-        ready = raft.ready()
-        if ready.apply_index > raft.applied_index:
-            raft.applied(ready.apply_index)
         StepInvariants().check_change(self.raft(server), raft, event.kind is Kind.CRASH)
         check_disk(raft, place.hard_state, place.runs)
         for receiver, message in ready.messages:
             check_sent(raft, receiver, message)
         sent = [(raft.server_id, receiver, freeze(message)) for receiver, message in ready.messages]
-        return Outcome(self._number(place), tuple(map(self.table.number, sent)), tuple(ready.reads))
+        return Outcome(self.number(place), tuple(map(self.table.number, sent)), tuple(ready.reads))
 
-    def _number(self, place: Place) -> int:
+    def act(self, place: Place, event: Input) -> Ready:
+        """Let `event` happen to `place` itself, and flush once."""
+        _INPUTS[event.kind](self, place, event.argument)
+        ready = place.raft.ready()
+        if ready.apply_index > place.raft.applied_index:
+            place.raft.applied(ready.apply_index)
         _forget_time(place.raft)
+        return ready
+
+    def number(self, place: Place) -> int:
         return self.table.number((freeze(place.raft), freeze(place.hard_state), *map(freeze, place.runs)))
 
-    def _thaw(self, server: int) -> Place:
+    def place(self, server: int) -> Place:
+        """The server with this number, to be changed at will."""
         raft, hard_state, *runs = self.table[server]
         return Place(thaw(raft), thaw(hard_state), list(map(thaw, runs)))
 
