@@ -90,3 +90,20 @@ def test_all_crash_at_once_and_nothing_acknowledged_is_lost():
         assert cluster.run_until(lambda: has_settled(cluster), 10)  # noqa: B023
         for server in cluster.servers.values():
             assert server.machine.commands[: len(acknowledged)] == [b"%d" % n for n in range(len(acknowledged))]
+
+
+def test_a_slow_disk_does_not_keep_a_server_on_its_own_from_leading():
+    """D15: while its vote is on its way to the disk, a candidate begins no other term."""
+    cluster = Cluster(seed=1, size=1)
+    cluster.servers["s1"].disk_seconds = lambda: 0.5
+    cluster.start()
+    assert cluster.elect(seconds=10).status().term == 2
+
+
+def test_disks_that_take_half_an_election_timeout_do_not_keep_servers_from_leading():
+    for seed in range(20):
+        cluster = Cluster(seed=seed)
+        for server in cluster.servers.values():
+            server.disk_seconds = lambda: 0.07
+        cluster.start()
+        cluster.elect(seconds=5)

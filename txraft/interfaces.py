@@ -36,7 +36,7 @@ class IStateMachine(Interface):
             The only clock that `apply` may use.
         @return: as many results as commands. On the server that proposed it, a result fires the proposal's Deferred.
         @raise Exception: stops the server, on every server: a command that is wrong is answered with a result that
-            says so, not with an exception. What the exception says goes to the log and to clients: nothing secret.
+            says so, not with an exception. Clients are told its type, the log what it says: nothing secret.
         """
 
     def query(request: bytes) -> object:

@@ -103,6 +103,12 @@ class Candidate(_Asking):
         self.ask()
         self.raft.send(self.raft.server_id, RequestVoteResponse(self.raft.term, granted=True))
 
+    def tick(self) -> None:
+        # While the own vote is on its way to the disk, a new term would only wait for the next write: for ever, if a
+        # write takes longer than a timeout.
+        if self.raft.server_id in self.votes:
+            super().tick()
+
     def request(self) -> RequestVote:
         raft = self.raft
         return RequestVote(raft.term, raft.log.last_index, raft.log.last_term)

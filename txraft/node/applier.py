@@ -53,7 +53,7 @@ class Applier:
         try:
             results: Sequence[object] = self._machine.apply(run.first_index, run.commands, run.time_ms)
         except Exception as error:
-            raise MachineError(f"the state machine raised {error!r} at {entries}") from error
+            raise MachineError(f"the state machine raised {type(error).__name__} at {entries}") from error
         if not isinstance(results, Sequence) or len(results) != len(run.commands):
             raise MachineError(f"the state machine did not give one result for each command at {entries}")
         self._adapt(len(run.commands), self._clock.seconds() - began)

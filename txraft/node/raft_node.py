@@ -76,8 +76,7 @@ class RaftNode(Service):
         self._apply_index = 0
         self._seen: tuple[object, ...] = ()
         self._seen_leader: Leader | None = None
-        self._reserved_by: Leader | None = None
-        """The leadership that has room for what is gathered."""
+        self._reserved_by: Leader | None = None  # the leadership that has room for what is gathered
         self._drained: Deferred[None] | None = None
         self._closed: Deferred[None] | None = None
         self._failed: Deferred[FatalError] = Deferred()
@@ -361,9 +360,11 @@ class RaftNode(Service):
             return
         if not self._seen or seen[3] != self._seen[3]:
             self._transport.set_peers(self._peers(raft))
-            self._log.info("membership of entry {index}: voters {voters}", index=seen[3], voters=raft.membership.voters)
+            self._log.info("voters of entry {index}: {voters}", index=seen[3], voters=", ".join(raft.membership.voters))
         if seen[:3] != self._seen[:3]:
-            self._log.info("{role} in term {term}, leader {leader}", role=seen[0], term=seen[1], leader=seen[2])
+            self._log.info(
+                "{role} in term {term}, leader {leader}", role=seen[0], term=seen[1], leader=seen[2] or "none"
+            )
         self._seen = seen
 
     def _peers(self, raft: Raft) -> list[str]:
@@ -390,7 +391,8 @@ class RaftNode(Service):
             return
         self.failure = error if isinstance(error, FatalError) else FatalError(f"{type(error).__name__}: {error}")
         self._accepts = False
-        self._log.failure("this server stops: {why}", Failure(error), why=str(self.failure))
+        # A machine's own exception tells where it was raised.
+        self._log.failure("this server stops: {why}", Failure(error.__cause__ or error), why=str(self.failure))
         self._end_all(str(self.failure))
         failure = self.failure
         self._close().addCallback(lambda _: self._failed.callback(failure))
