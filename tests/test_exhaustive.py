@@ -18,6 +18,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core import candidate
+from txraft.core.errors import InvariantBroken
 from txraft.core.follower import Follower
 from txraft.core.leader import Leader
 from txraft.core.log import EntryKind, EntryRun, Log, LogSlice
@@ -29,6 +30,7 @@ from txraft.core.read_index import ReadQueue
 from txraft.core.settings import RaftSettings
 from txraft.testing.exhaustive import STARTS, Bounds, Result, Search
 from txraft.testing.exhaustive.__main__ import main
+from txraft.testing.exhaustive.rules import StepInvariants
 from txraft.testing.exhaustive.server import Input, Kind
 from txraft.testing.exhaustive.space import Space, State
 from txraft.testing.exhaustive.values import freeze, rename, thaw
@@ -175,6 +177,26 @@ def renamed(space: Space, state: State, order: tuple[int, ...]) -> State:
         servers[order[place]] = number(server)
     messages = tuple(sorted(map(number, state.messages)))
     return state._replace(servers=tuple(servers), messages=messages, history=number(state.history))
+
+
+class RuleTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """s1 leads term 2 with an entry that all have; what was committed later, by s2, it has not."""
+        space = Space(Bounds(start=STARTS["agreed"]))
+        servers = [space.servers.place(server).raft for server in space.first().servers]
+        self.rafts = {raft.server_id: raft for raft in servers}
+        self.before = space.servers.place(space.first().servers[0]).raft
+        self.rafts["s1"].become_leader()
+        self.rafts["s1"].commit_to(2)
+        self.rules = StepInvariants(((2, "s1"), (3, "s2")), (0, 1, 2, 3))
+
+    def test_an_old_leader_may_commit_late_what_it_has(self) -> None:
+        self.before.become_leader()
+        self.rules.check_step(self.rafts, self.before)
+
+    def test_a_new_leader_must_have_all_that_was_committed(self) -> None:
+        error = self.assertRaises(InvariantBroken, self.rules.check_step, self.rafts, self.before)
+        self.assertIn("Leader Completeness", str(error))
 
 
 class SearchTests(SynchronousTestCase):

@@ -51,19 +51,19 @@ class StepInvariants(ClusterInvariants):
         is_same = isinstance(before.role, Leader) and isinstance(after.role, Leader) and before.term == after.term
         seen.role = after.role if is_same else None
 
-    def check_step(self, rafts: Mapping[str, Raft], changed: Raft | None = None, commit_index: int = 0) -> None:
+    def check_step(self, rafts: Mapping[str, Raft], before: Raft | None = None) -> None:
         """
-        What all servers must hold together, after one of them has `changed`, whose commit index was `commit_index`.
+        What all servers must hold together, after one of them, which has not crashed, was as in `before`.
 
-        Adds to `leaders` and `committed`. None has changed if this is asked only of the state as it is.
+        Adds to `leaders` and `committed`. None: this is asked only of the state as it is.
         """
         for server_id, raft in rafts.items():
             seen = self._seen[server_id] = _Seen()
-            seen.raft = raft
-            if raft is changed:
-                seen.commit_index = commit_index
+            if before is not None and before.server_id == server_id:
+                self._continue(seen, before, raft)
+                seen.commit_index = before.commit_index
             else:
-                seen.role = raft.role
+                seen.raft, seen.role = raft, raft.role
         count = len(self._committed)
         self.check(rafts)
         if len(self._committed) > count:

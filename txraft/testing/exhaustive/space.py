@@ -157,9 +157,8 @@ class Space:
         is_elected = after.leads and not (before.leads and before.term == after.term)
         leaders, committed = self.table[state.history]
         if is_elected or (after.commit_index != before.commit_index and not is_restarted):
-            changed = self.servers.raft(servers[place])
             rules = StepInvariants(leaders, committed)
-            rules.check_step(self._rafts(servers), changed, before.commit_index)
+            rules.check_step(self._rafts(servers), self.servers.raft(state.servers[place]))
             leaders, committed = rules.leaders, rules.committed
         elif servers[place] == state.servers[place] or not leaders:
             return state.history
