@@ -55,6 +55,8 @@ class RequestSplitter:
 
         @raise BrokenStream: after the requests before that point were appended.
         """
+        if not self._kept and not self._unfinished and self._take_lone_array(data, requests):
+            return
         if self._kept:
             data = self._kept + data
         position, step = 0, len(data)
@@ -70,6 +72,27 @@ class RequestSplitter:
         self._kept = data[position:]
         if self._unfinished + len(self._kept) > self._max_request_bytes:
             raise BrokenStream(f"Protocol error: request longer than {self._max_request_bytes} bytes")
+
+    def _take_lone_array(self, data: bytes, requests: list[Request]) -> bool:
+        """
+        Take `data` if it is one whole Redis request and nothing else, which is what a client without a pipeline sends.
+
+        False if it is not, or not surely: then nothing was done.
+        """
+        # One header, of one digit: hiredis is led to allocate nothing that is not there.
+        if data[:1] != b"*" or data[2:4] != b"\r\n" or b"\n*" in data or b">" in data:
+            return False
+        reader = self._reader
+        try:
+            reader.feed(data)
+            value: Any = reader.gets()
+            if value and not reader.has_data() and _is_request(value):
+                requests.append(value)
+                return True
+        except (hiredis.HiredisError, TypeError, ValueError):
+            pass
+        self._reader = hiredis.Reader()
+        return False
 
     def _take_lines(self, data: bytes, start: int, requests: list[Request]) -> int:
         """Take complete lines up to the next `*` at the start of one; answer the number of bytes taken."""

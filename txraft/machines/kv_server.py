@@ -198,7 +198,10 @@ class KeyValueProtocol(Protocol):
             self._batches[-1].received_bytes += len(data)
             self._received_bytes += len(data)
         self._submit()
-        self._deliver()
+        if self._batches and self._batches[0].results is None:
+            self._regulate()
+        else:
+            self._deliver()
 
     def finish(self) -> None:
         """Take no more requests; close when what is under way is answered, at once if the client does not read."""
