@@ -316,17 +316,6 @@ def test_log_of_another_directory_is_refused(server):
         server.open()
 
 
-def test_adopt_makes_a_passive_directory_part_of_a_cluster_for_good(server):
-    server.open(cluster_id="")
-    server.write(HardState(3, "s2"), [])
-    server.finish(server.store.adopt("new"))
-    server.crash(keep="none")
-    recovered = server.open(cluster_id="")
-    assert (recovered.identity.cluster_id, recovered.hard_state) == ("new", HardState(3, "s2"))
-    with pytest.raises(StorageError, match="'new'"):
-        server.finish(server.store.adopt("other"))
-
-
 def test_a_lost_log_is_refused(server):
     server.open()
     server.write(HardState(1, "s1"), [])

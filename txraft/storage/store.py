@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -165,13 +164,6 @@ class LogStore:
         if hard_state is not None:
             self._hard_state = hard_state
         return self._run(self._identity if hard_state is not None else None, runs)
-
-    def adopt(self, cluster_id: str) -> Deferred[None]:
-        """See `ILogStore`. Fails if the data directory belongs to another cluster already."""
-        if self._identity.cluster_id not in ("", cluster_id):
-            return fail(StorageError(f"{self._data_dir}: belongs to cluster {self._identity.cluster_id!r} already"))
-        self._identity = attrs.evolve(self._identity, cluster_id=cluster_id)
-        return self._run(self._identity, [])
 
     def _run(self, identity: Identity | None, runs: Sequence[EntryRun]) -> Deferred[None]:
         if self._wal is None:
