@@ -65,6 +65,15 @@ class _Question(LineOnlyReceiver):
             self.answer.callback(self._line)
 
 
+def _is_leaders(answer: bytes) -> bool:
+    return answer.startswith(b"OK")
+
+
+def _names_leader(answer: bytes) -> bool:
+    word, _, address = answer.partition(b" ")
+    return word == b"NOT_LEADER" and bool(address.strip())
+
+
 class ServerProcess(ProcessProtocol):
     """The twistd process of one server. `ended` fires when it is gone."""
 
@@ -118,7 +127,7 @@ class DevCluster:
         self._processes = [ServerProcess(server, say, self._server_ended) for server in servers]
 
     def start(self) -> Deferred[None]:
-        """Start all servers, and show the table once one of them leads."""
+        """Start all servers, and show the table once one of them leads and the others say so."""
         for process in self._processes:
             arguments = ["-n", "--pidfile=", "raftcore", "--config", process.server.config_path]
             self._reactor.spawnProcess(process, sys.executable, [sys.executable, "-c", _TWISTD, *arguments], env=None)
@@ -128,7 +137,8 @@ class DevCluster:
         deadline = self._reactor.seconds() + LEADER_TIMEOUT_S
         while not self._is_stopping and self._reactor.seconds() < deadline:
             answers = [await self._ask(process) for process in self._processes]
-            if any(answer.startswith(b"OK") for answer in answers):
+            # Ready for a client that asks any of them: a server that knows no leader cannot send it on.
+            if any(map(_is_leaders, answers)) and all(_is_leaders(each) or _names_leader(each) for each in answers):
                 self._has_leader = True
                 self._show_table(answers)
                 return
@@ -149,7 +159,7 @@ class DevCluster:
         self._say(f"{'':4}{'role':10}{'clients':18}{'servers':18}{'pid':>8}")
         for process, answer in zip(self._processes, answers, strict=True):
             server = process.server
-            role = "leader" if answer.startswith(b"OK") else "follower"
+            role = "leader" if _is_leaders(answer) else "follower"
             clients, servers = f"127.0.0.1:{server.client_port}", f"127.0.0.1:{server.rpc_port}"
             self._say(f"{server.name:4}{role:10}{clients:18}{servers:18}{process.transport.pid:>8}")
         self._say("The cluster is ready. Ctrl-C stops it.")
