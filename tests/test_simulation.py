@@ -74,7 +74,7 @@ def test_every_fault_and_every_outcome_is_reached():
 
 
 def test_a_schedule_is_text_and_back():
-    drawn = draw(random.Random(1), PROFILES["standard"], ["s1", "s2", "s3"])
+    drawn = draw(random.Random(1), PROFILES["standard"], ["s1", "s2", "s3"], lambda rng: ("read", "k1"))
     assert parse_schedule("\n".join(["# a comment", "", *map(str, drawn)])) == drawn
     with pytest.raises(ValueError, match="invalid literal"):
         Action.parse("soon crash s1")

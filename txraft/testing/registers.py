@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txraft.errors import FatalError, OutcomeUnknown, Refusal
+from txraft.core.invariants import require
+from txraft.errors import OutcomeUnknown
 from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
-from txraft.testing.history import Call, HistoryRecorder, Operation
+from txraft.testing.history import Call, HistoryRecorder
+from txraft.testing.linearizability import NotLinearizable, Undecided, check
+from txraft.testing.models import Register
+from txraft.testing.workload import Outcomes
+
+KEYS = 80
+"""Enough that the operations of unknown outcome on each stay few: they are what makes a history hard to judge."""
 
 
 @implementer(IStateMachine)
@@ -50,29 +58,44 @@ class RegisterMachine:
 
 class RegisterClients:
     """
-    Clients of registers. Every value that is written is new, so that a read tells which write it saw.
+    A workload of registers. Every value that is written is new, so that a read tells which write it saw.
 
-    `outcomes` counts results and refusals by name; `waiting` is the number of requests without either.
+    @param now_ns: the time, for the history.
     """
 
-    def __init__(self, recorder: HistoryRecorder) -> None:
-        self.outcomes: dict[str, int] = {}
-        self.waiting = 0
-        self.unexpected: list[Failure] = []
-        self._recorder = recorder
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self.outcomes = Outcomes()
+        self._recorder = HistoryRecorder(now_ns)
         self._last_value = 0
         self._seen: dict[bytes, bytes] = {}
 
-    def history(self) -> list[Operation]:
-        return self._recorder.history()
+    def machine(self) -> RegisterMachine:
+        """See `Workload`, also for what follows."""
+        return RegisterMachine()
 
-    def acknowledged(self) -> set[bytes]:
-        """The values that were written, as the answers say."""
-        writes = [operation for operation in self.history() if operation.result is True]
-        return {_value_written(operation.argument) for operation in writes}
+    def draw(self, rng: random.Random) -> tuple[str, ...]:
+        kind = rng.choice(("read", "write", "write", "cas"))
+        return kind, f"k{rng.randrange(KEYS)}"
 
-    def request(self, node: RaftNode, kind: str, key: bytes) -> Deferred[Any]:
-        """Ask a server; fires with True if it was answered and False if it was refused or is unknown."""
+    def probe(self, number: int) -> tuple[str, ...]:
+        return ("write", "read")[number % 2], f"k{number}"
+
+    def check_agreement(self, machines: Mapping[str, Any]) -> None:
+        writes = [operation for operation in self._recorder.history() if operation.result is True]
+        acknowledged = {_value_written(operation.argument) for operation in writes}
+        for server_id, machine in sorted(machines.items()):
+            values = [command.split(b" ")[-1] for command in machine.commands]
+            require(len(set(values)) == len(values), "a command was applied twice", server_id)
+            require(acknowledged <= set(values), "an acknowledged write is lost", server_id, acknowledged - set(values))
+
+    def check_history(self) -> bool:
+        verdict = check(self._recorder.history(), Register())
+        require(not isinstance(verdict, NotLinearizable), "not linearizable", verdict)
+        return not isinstance(verdict, Undecided)
+
+    def request(self, node: RaftNode, *words: str) -> Deferred[bool]:
+        kind, name = words
+        key = name.encode()
         if kind == "read":
             call = self._recorder.call(key, "read")
             return self._follow(node.read(key), call, key)
@@ -87,33 +110,21 @@ class RegisterClients:
         return self._follow(node.propose(b"cas %b %b %b" % (key, expected, value)), call, key)
 
     def _follow(self, outcome: Deferred[Any], call: Call, key: bytes) -> Deferred[Any]:
-        self.waiting += 1
-
-        def ended(result: Any) -> Any:
-            self.waiting -= 1
-            return result
-
         def answered(result: Any) -> bool:
-            self._count("answered")
+            self.outcomes.answered()
             if isinstance(result, bytes):
                 self._seen[key] = result
             call.returned(result)
             return True
 
         def failed(failure: Failure) -> bool:
-            error = failure.value
-            if not isinstance(error, Refusal | FatalError):
-                self.unexpected.append(failure)
-            self._count(type(error).__name__)
+            self.outcomes.failed(failure)
             # What is not unknown was not done.
-            if not isinstance(error, OutcomeUnknown):
+            if not isinstance(failure.value, OutcomeUnknown):
                 call.refused()
             return False
 
-        return outcome.addBoth(ended).addCallbacks(answered, failed)
-
-    def _count(self, name: str) -> None:
-        self.outcomes[name] = self.outcomes.get(name, 0) + 1
+        return outcome.addCallbacks(answered, failed)
 
 
 def _value_written(argument: Any) -> bytes:

@@ -8,7 +8,7 @@ the few lines that matter, kept in a file, and read.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
@@ -26,9 +26,6 @@ NETWORKS = {
 
 DISKS = {"fast": 0.001, "slow": 0.05, "crawling": 0.4, "stalled": 3.0}
 """The longest time that a write takes, in seconds."""
-
-KEYS = 80
-"""Enough that the operations of unknown outcome on each stay few: they are what makes a history hard to judge."""
 
 KEEPS = ("some", "none", "all")
 """What a crash leaves of what was not synced; see `FakeDisk.crash`."""
@@ -108,10 +105,17 @@ PROFILES = {
 }
 
 
-def draw(rng: random.Random, profile: Profile, ids: Sequence[str]) -> list[Action]:
-    """A schedule for these servers: sorted by time, and different for each state of `rng`."""
+DrawRequest = Callable[[random.Random], tuple[str, ...]]
+
+
+def draw(rng: random.Random, profile: Profile, ids: Sequence[str], draw_request: DrawRequest) -> list[Action]:
+    """
+    A schedule for these servers: sorted by time, and different for each state of `rng`.
+
+    @param draw_request: the words of a client's request.
+    """
     end_ms = int(profile.seconds * 1000)
-    actions = [*_draw_requests(rng, profile, end_ms), *_draw_faults(rng, profile, end_ms, ids)]
+    actions = [*_draw_requests(rng, profile, end_ms, draw_request), *_draw_faults(rng, profile, end_ms, ids)]
     return sorted(actions, key=lambda action: action.at_ms)
 
 
@@ -121,13 +125,12 @@ def _times(rng: random.Random, per_s: float, end_ms: int) -> Iterable[int]:
         yield int(at_ms)
 
 
-def _draw_requests(rng: random.Random, profile: Profile, end_ms: int) -> Iterable[Action]:
+def _draw_requests(rng: random.Random, profile: Profile, end_ms: int, draw_request: DrawRequest) -> Iterable[Action]:
     for at_ms in _times(rng, profile.requests_per_s / (profile.burst / 2 + 0.5), end_ms):
         for _ in range(rng.randint(1, profile.burst)):
             # There may be two that say they lead.
             where = f"leader-{rng.randrange(2)}" if rng.random() < 0.75 else f"any-{rng.randrange(5)}"
-            kind = rng.choice(("read", "write", "write", "cas"))
-            yield Action(at_ms, "client", (kind, f"k{rng.randrange(KEYS)}", where))
+            yield Action(at_ms, "client", (where, *draw_request(rng)))
 
 
 def _draw_faults(rng: random.Random, profile: Profile, end_ms: int, ids: Sequence[str]) -> Iterable[Action]:

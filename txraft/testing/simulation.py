@@ -9,10 +9,8 @@ connected, nothing heals any more, and there must be a leader soon, and every re
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -20,16 +18,12 @@ import attrs
 from txraft.core.invariants import require
 from txraft.errors import StorageError
 from txraft.node import RaftNode
-from txraft.testing.cluster import Cluster, Server
-from txraft.testing.history import HistoryRecorder
-from txraft.testing.linearizability import NotLinearizable, Undecided, check
-from txraft.testing.models import Register
-from txraft.testing.registers import RegisterClients, RegisterMachine
-from txraft.testing.schedule import DISKS, NETWORKS, PROFILES, Action, draw
-
-LEADER_WITHIN = 10
-COMMIT_WITHIN = 20
-"""In the liveness ending, in longest election timeouts."""
+from txraft.testing.cluster import Cluster
+from txraft.testing.endings import Endings
+from txraft.testing.faults import Faults
+from txraft.testing.registers import RegisterClients
+from txraft.testing.schedule import PROFILES, Action, draw
+from txraft.testing.workload import Workload
 
 TIMINGS = ((150, 300, 80), (50, 100, 20), (1000, 2000, 400))
 """Shortest and longest election timeout and heartbeat, in ms: the default, tight, and coarse."""
@@ -84,23 +78,24 @@ class Simulation:
 
     def __init__(self, options: Options, schedule: Sequence[Action] | None = None) -> None:
         shortest, longest, heartbeat = TIMINGS[options.timing]
+        profile = PROFILES[options.profile]
         self.options = options
+        self.workload: Workload = RegisterClients(lambda: int(self.cluster.clock.now * 1e9))
         self.cluster = Cluster(
             seed=options.seed,
             size=options.size,
-            machine=RegisterMachine,
+            machine=self.workload.machine,
             min_election_timeout=shortest,
             max_election_timeout=longest,
             heartbeat_rate=heartbeat,
         )
-        self.rng = random.Random(f"schedule {options.seed} {options.profile}")
-        drawn = draw(self.rng, PROFILES[options.profile], self.cluster.ids)
+        rng = random.Random(f"schedule {options.seed} {options.profile}")
+        drawn = draw(rng, profile, self.cluster.ids, self.workload.draw)
         self.schedule = list(schedule) if schedule is not None else drawn
-        self.clients = RegisterClients(HistoryRecorder(lambda: int(self.cluster.clock.now * 1e9)))
-        self.faults: Counter[str] = Counter()
+        self.faults = Faults(self.cluster, rng)
         self._election_s = longest / 1000
+        self._endings = Endings(self.cluster, self.workload, rng, self._election_s, self._ask)
         self._digest = hashlib.blake2b(digest_size=16)
-        self._apply_s: dict[str, float] = {}
         self.cluster.network.trace = self._trace
 
     def _trace(self, line: bytes) -> None:
@@ -118,24 +113,23 @@ class Simulation:
             cluster.run(max(0.0, action.at_ms / 1000 - cluster.clock.now))
             self._restart_failed()
             self._trace(str(action).encode())
-            getattr(self, "do_" + action.kind.replace("-", "_"))(*action.words)
-        if self.options.ending == "liveness":
-            self._end_in_liveness()
-        elif self.options.ending == "agreement":
-            self._end_in_agreement()
+            if action.kind == "client":
+                self._do_client(*action.words)
+            else:
+                self.faults.carry_out(action)
+        getattr(self._endings, self.options.ending)()
         cluster.run(self._election_s)
-        require(not self.clients.unexpected, "an untyped failure", *self.clients.unexpected)
-        verdict = check(self.clients.history(), Register())
-        require(not isinstance(verdict, NotLinearizable), "not linearizable", verdict)
-        return self._report(is_undecided=isinstance(verdict, Undecided))
+        unexpected = self.workload.outcomes.unexpected
+        require(not unexpected, "an untyped failure", *unexpected)
+        return self._report(is_undecided=not self.workload.check_history())
 
     def _report(self, is_undecided: bool) -> Report:
         return Report(
             options=self.options,
             events=self.cluster.events,
             seconds=self.cluster.clock.now,
-            faults=dict(sorted(self.faults.items())),
-            outcomes=dict(sorted(self.clients.outcomes.items())),
+            faults=dict(sorted(self.faults.counts.items())),
+            outcomes=dict(sorted(self.workload.outcomes.counts.items())),
             leaders=self.cluster.leader_count,
             digest=self._digest.hexdigest(),
             is_undecided=is_undecided,
@@ -149,181 +143,20 @@ class Simulation:
                 self.cluster.crash(server_id, keep="all")
                 self.cluster.start(server_id)
 
-    # -- clients
-
-    def do_client(self, kind: str, key: str, where: str) -> None:
+    def _do_client(self, where: str, *words: str) -> None:
         """`where` is `any` or `leader`, and a number: that one of those that run, or of those that say they lead."""
         among, _, number = where.partition("-")
         running = self.cluster.running()
         leading = [node for node in running if node.raft is not None and node.raft.role.name == "leader"]
         nodes = leading if among == "leader" and leading else running
         if nodes:
-            self._ask(nodes[int(number) % len(nodes)], kind, key, lambda _: None)
+            self._ask(nodes[int(number) % len(nodes)], words, lambda _: None)
 
-    def _ask(self, node: RaftNode, kind: str, key: str, then: Callable[[bool], None]) -> None:
+    def _ask(self, node: RaftNode, words: tuple[str, ...], then: Callable[[bool], None]) -> None:
         """A request reaches the server's process when that runs; `then` is told whether it was answered."""
-        clock = self._server(node.settings.server_id).clock
+        clock = self.cluster.servers[node.settings.server_id].clock
         assert clock is not None
-        clock.when_awake(lambda: self.clients.request(node, kind, key.encode()).addCallback(then))
-
-    # -- faults
-
-    def _server(self, server_id: str) -> Server:
-        return self.cluster.servers[server_id]
-
-    def do_crash(self, server_id: str, keep: str) -> None:
-        if self._server(server_id).node is not None:
-            self.faults["crash"] += 1
-            self.cluster.crash(server_id, keep)
-
-    def do_crash_all(self, keep: str) -> None:
-        for server_id in self.cluster.ids:
-            self.do_crash(server_id, keep)
-
-    def do_start(self, server_id: str) -> None:
-        if self._server(server_id).node is None:
-            self.cluster.start(server_id)
-
-    def do_isolate(self, server_id: str) -> None:
-        self.faults["partition"] += 1
-        self.cluster.network.partition([server_id], [other for other in self.cluster.ids if other != server_id])
-
-    def do_bridge(self, server_id: str) -> None:
-        """Two halves that do not hear each other, and one server that hears both."""
-        self.faults["bridge"] += 1
-        others = [other for other in self.cluster.ids if other != server_id]
-        self.cluster.network.partition(others[: len(others) // 2], others[len(others) // 2 :])
-
-    def do_ring(self, server_id: str) -> None:
-        """Everybody hears the next one only, in one direction."""
-        self.faults["ring"] += 1
-        ids = self.cluster.ids
-        for at, sender in enumerate(ids):
-            for receiver in ids:
-                if receiver not in (sender, ids[(at + 1) % len(ids)]):
-                    self.cluster.network.cut(sender, receiver)
-
-    def do_cut(self, sender: str, receiver: str) -> None:
-        self.faults["cut"] += 1
-        self.cluster.network.cut(sender, receiver)
-
-    def do_heal(self) -> None:
-        self.cluster.network.heal()
-
-    def do_reset(self) -> None:
-        self.faults["reset"] += 1
-        self.cluster.network.reset()
-
-    def do_replay(self) -> None:
-        self.faults["replay"] += 1
-        self.cluster.network.replay(20)
-
-    def do_network(self, name: str) -> None:
-        self.faults[f"network {name}"] += 1
-        self.cluster.network.faults = NETWORKS[name]
-
-    def do_disk(self, server_id: str, name: str) -> None:
-        self.faults[f"disk {name}"] += 1
-        longest, rng = DISKS[name], self.rng
-        self._server(server_id).disk_seconds = lambda: rng.uniform(0, longest)
-
-    def do_fail_disk(self, server_id: str, call: str, error: str) -> None:
-        if self._server(server_id).node is not None:
-            self.faults[f"disk {error}"] += 1
-            self._server(server_id).disk.fail(call, error=getattr(errno, error))
-
-    def do_pause(self, server_id: str) -> None:
-        if self._server(server_id).node is not None:
-            self.faults["pause"] += 1
-            self.cluster.pause(server_id)
-
-    def do_resume(self, server_id: str) -> None:
-        if self._server(server_id).node is not None:
-            self.cluster.resume(server_id)
-
-    def do_clock(self, server_id: str, rate: str) -> None:
-        self.faults["clock"] += 1
-        self._server(server_id).clock_rate = float(rate)
-
-    def do_slow_apply(self, server_id: str, milliseconds: str) -> None:
-        self.faults["slow apply"] += 1
-        self._server(server_id).apply_seconds = int(milliseconds) / 1000
-
-    # -- the endings
-
-    def _end_in_agreement(self) -> None:
-        cluster = self.cluster
-        self._leave_connected(cluster.ids)
-        cluster.elect(LEADER_WITHIN * self._election_s)
-        limit_s = COMMIT_WITHIN * self._election_s
-        require(cluster.run_until(self._has_everybody_everything, limit_s), "no agreement within", limit_s)
-        acknowledged = self.clients.acknowledged()
-        for server_id, server in sorted(cluster.servers.items()):
-            values = [command.split(b" ")[-1] for command in server.machine.commands]
-            require(len(set(values)) == len(values), "a command was applied twice", server_id)
-            require(acknowledged <= set(values), "an acknowledged write is lost", server_id, acknowledged - set(values))
-
-    def _has_everybody_everything(self) -> bool:
-        rafts = [node.raft for node in self.cluster.running() if node.raft is not None]
-        last_index = max(raft.log.last_index for raft in rafts)
-        return all(raft.applied_index == last_index for raft in rafts)
-
-    def _end_in_liveness(self) -> None:
-        cluster = self.cluster
-        majority = sorted(self.rng.sample(cluster.ids, len(cluster.ids) // 2 + 1))
-        self._trace(b"liveness " + " ".join(majority).encode())
-        self._leave_connected(majority)
-        limit_s = LEADER_WITHIN * self._election_s
-        require(cluster.run_until(lambda: self._leads(majority), limit_s), "no leader within", limit_s, majority)
-        done: list[bool] = []
-        for number in range(10):
-            self._request_until_done(majority, ("write", "read")[number % 2], f"k{number}", done)
-        limit_s = COMMIT_WITHIN * self._election_s
-        require(cluster.run_until(lambda: len(done) == 10, limit_s), "not committed within", limit_s, majority)
-
-    def _leave_connected(self, majority: Sequence[str]) -> None:
-        """All is well among these; the others, and the links to and from them, stay as bad as they are, or worse."""
-        cluster = self.cluster
-        bad = [(a, b) for a in cluster.ids for b in cluster.ids if a != b and not (a in majority and b in majority)]
-        cut = [link for link in bad if cluster.network.is_cut(*link) or self.rng.random() < 0.5]
-        cluster.network.heal()
-        for link in cut:
-            cluster.network.cut(*link)
-        cluster.network.faults = NETWORKS["good"]
-        for server_id in majority:
-            server = self._server(server_id)
-            server.disk_seconds, server.apply_seconds, server.clock_rate = (lambda: 0.001), 0.0, 1.0
-            if server.node is not None:
-                cluster.crash(server_id, keep="all")
-            cluster.start(server_id)
-
-    def _leads(self, majority: Sequence[str]) -> bool:
-        """True if one of them leads, or follows a leader outside, who must have a quorum then and has not lost it."""
-        nodes = [self.cluster.node(server_id) for server_id in majority]
-        leader = self.cluster.leader()
-        return any(node.raft is not None and node.raft.role.name == "leader" for node in nodes) or (
-            leader is not None and leader.raft is not None and leader.raft.commit_index >= leader.raft.log.last_index
-        )
-
-    def _request_until_done(self, majority: Sequence[str], kind: str, key: str, done: list[bool]) -> None:
-        """
-        A client that follows the leader, and asks a server of the majority if it finds none.
-
-        It may repeat what is unknown, as every value is new.
-        """
-
-        def again(was_answered: bool) -> None:
-            if was_answered:
-                done.append(True)
-            else:
-                self.cluster.clock.callLater(0.01, ask)
-
-        def ask() -> None:
-            leader = self.cluster.leader()
-            is_awake = leader is not None and not self.cluster.is_paused(leader.settings.server_id)
-            self._ask(leader if leader and is_awake else self.cluster.node(self.rng.choice(majority)), kind, key, again)
-
-        ask()
+        clock.when_awake(lambda: self.workload.request(node, *words).addCallback(then))
 
 
 def run_seed(seed: int, profile: str = "standard") -> Report:

@@ -1,0 +1,113 @@
+"""The faults of a simulated run, by the names that a schedule uses."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections import Counter
+
+from txraft.testing.cluster import Cluster
+from txraft.testing.schedule import DISKS, NETWORKS, Action
+
+
+class Faults:
+    """
+    Does to a cluster what a schedule says. What makes no sense at the moment, like a second crash, does nothing.
+
+    `counts` are those that did something, by kind.
+    """
+
+    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
+        self.counts: Counter[str] = Counter()
+        self._cluster = cluster
+        self._servers = cluster.servers
+        self._rng = rng
+
+    def carry_out(self, action: Action) -> None:
+        """
+        Do what `action` says.
+
+        :raises ValueError: it says nothing that there is.
+        """
+        do = getattr(self, "do_" + action.kind.replace("-", "_"), None)
+        if do is None:
+            raise ValueError(f"there is no such action: {action}")
+        do(*action.words)
+
+    def do_crash(self, server_id: str, keep: str) -> None:
+        if self._servers[server_id].node is not None:
+            self.counts["crash"] += 1
+            self._cluster.crash(server_id, keep)
+
+    def do_crash_all(self, keep: str) -> None:
+        for server_id in self._cluster.ids:
+            self.do_crash(server_id, keep)
+
+    def do_start(self, server_id: str) -> None:
+        if self._servers[server_id].node is None:
+            self._cluster.start(server_id)
+
+    def do_isolate(self, server_id: str) -> None:
+        self.counts["partition"] += 1
+        self._cluster.network.partition([server_id], [other for other in self._cluster.ids if other != server_id])
+
+    def do_bridge(self, server_id: str) -> None:
+        """Two halves that do not hear each other, and one server that hears both."""
+        self.counts["bridge"] += 1
+        others = [other for other in self._cluster.ids if other != server_id]
+        self._cluster.network.partition(others[: len(others) // 2], others[len(others) // 2 :])
+
+    def do_ring(self, server_id: str) -> None:
+        """Everybody hears the next one only, in one direction."""
+        self.counts["ring"] += 1
+        ids = self._cluster.ids
+        for at, sender in enumerate(ids):
+            for receiver in ids:
+                if receiver not in (sender, ids[(at + 1) % len(ids)]):
+                    self._cluster.network.cut(sender, receiver)
+
+    def do_cut(self, sender: str, receiver: str) -> None:
+        self.counts["cut"] += 1
+        self._cluster.network.cut(sender, receiver)
+
+    def do_heal(self) -> None:
+        self._cluster.network.heal()
+
+    def do_reset(self) -> None:
+        self.counts["reset"] += 1
+        self._cluster.network.reset()
+
+    def do_replay(self) -> None:
+        self.counts["replay"] += 1
+        self._cluster.network.replay(20)
+
+    def do_network(self, name: str) -> None:
+        self.counts[f"network {name}"] += 1
+        self._cluster.network.faults = NETWORKS[name]
+
+    def do_disk(self, server_id: str, name: str) -> None:
+        self.counts[f"disk {name}"] += 1
+        longest, rng = DISKS[name], self._rng
+        self._servers[server_id].disk_seconds = lambda: rng.uniform(0, longest)
+
+    def do_fail_disk(self, server_id: str, call: str, error: str) -> None:
+        if self._servers[server_id].node is not None:
+            self.counts[f"disk {error}"] += 1
+            self._servers[server_id].disk.fail(call, error=getattr(errno, error))
+
+    def do_pause(self, server_id: str) -> None:
+        if self._servers[server_id].node is not None:
+            self.counts["pause"] += 1
+            self._cluster.pause(server_id)
+
+    def do_resume(self, server_id: str) -> None:
+        if self._servers[server_id].node is not None:
+            self._cluster.resume(server_id)
+
+    def do_clock(self, server_id: str, rate: str) -> None:
+        self.counts["clock"] += 1
+        self._servers[server_id].clock_rate = float(rate)
+
+    def do_slow_apply(self, server_id: str, milliseconds: str) -> None:
+        self.counts["slow apply"] += 1
+        self._servers[server_id].apply_seconds = int(milliseconds) / 1000
