@@ -1,4 +1,8 @@
-"""A network in memory that loses, repeats, reorders and delays, and whose every direction can be cut."""
+"""
+A network in memory that loses, repeats, reorders and delays, and whose every direction can be cut.
+
+Two processes shake hands as they do on a socket, by the same rules, before anything passes between them.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,18 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from txraft.codec import decode_message, encode_message
+from txraft.codec import decode_hello, decode_message, encode_message
 from txraft.core.messages import Message
 from txraft.errors import ProtocolError
+from txraft.framing import Splitter
 from txraft.interfaces import Addresses, Identity, ITransport
+from txraft.net.handshake import MAX_HELLO_BYTES, Registry
 from txraft.testing.clock import SimulatedClock
 
 REPLAY_SAMPLE = 200
 """Old frames that are kept to be delivered again."""
 
 Receive = Callable[[str, Sequence[Message]], None]
-Arrive = Callable[[str, bytes], None]
 
 
 @attrs.define
@@ -41,23 +46,24 @@ class Network:
     """
     All links of a cluster. Messages pass through the real codec: what arrives is never the object that was sent.
 
-    `frames` counts what was handed to the network, by (sender, receiver, message class name); `trace` is told of every
-    delivery.
+    `frames` counts what was handed to the network, by (sender, receiver, message class name); `dropped`, `duplicated`
+    and `late` those that it lost, delivered twice, or held up; `refused` those between processes that do not talk to
+    each other. `trace` is told of every delivery.
     """
 
     def __init__(self, clock: SimulatedClock, rng: random.Random) -> None:
         self.faults = NetworkFaults()
         self.frames: dict[tuple[str, str, str], int] = {}
+        self.dropped = self.duplicated = self.late = self.refused = 0
         self.trace: Callable[[bytes], None] = lambda line: None
         self._clock = clock
         self._rng = rng
         self._cut: set[tuple[str, str]] = set()
-        self._receivers: dict[str, tuple[object, Arrive]] = {}
-        self._addresses: dict[str, Addresses] = {}
+        self._receivers: dict[str, SimulatedTransport] = {}
         self._arrival: dict[tuple[str, str], float] = {}
         self._resets = 0
         self._carried = 0
-        self._old: list[tuple[str, str, bytes]] = []
+        self._old: list[tuple[SimulatedTransport, str, bytes]] = []
 
     def transport(self, server_id: str, when_awake: Callable[[Callable[[], object]], None]) -> SimulatedTransport:
         """
@@ -85,34 +91,33 @@ class Network:
     def is_cut(self, sender: str, receiver: str) -> bool:
         return (sender, receiver) in self._cut
 
-    def attach(self, server_id: str, owner: object, arrive: Arrive) -> None:
-        self._receivers[server_id] = (owner, arrive)
+    def attach(self, transport: SimulatedTransport) -> None:
+        self._receivers[transport.server_id] = transport
 
-    def detach(self, server_id: str, owner: object) -> None:
-        if self._receivers.get(server_id, (None,))[0] is owner:
-            del self._receivers[server_id]
+    def detach(self, transport: SimulatedTransport) -> None:
+        if self._receivers.get(transport.server_id) is transport:
+            del self._receivers[transport.server_id]
 
-    def advertise(self, server_id: str, addresses: Addresses) -> None:
-        self._addresses[server_id] = addresses
-
-    def addresses(self, server_id: str) -> Addresses:
-        return self._addresses.get(server_id, Addresses())
-
-    def carry(self, sender: str, receiver: str, payload: bytes) -> None:
+    def carry(self, sender: SimulatedTransport, receiver: str, payload: bytes) -> None:
         """Send one frame, subject to the faults."""
         faults, rng = self.faults, self._rng
         if rng.random() < faults.drop:
+            self.dropped += 1
             return
         self._keep_for_replay(sender, receiver, payload)
-        copies = 2 if rng.random() < faults.duplicate else 1
-        for _ in range(copies):
-            longest_s = faults.max_late_s if rng.random() < faults.late else faults.max_delay_s
+        is_double = rng.random() < faults.duplicate
+        self.duplicated += is_double
+        for _ in range(1 + is_double):
+            is_late = rng.random() < faults.late
+            self.late += is_late
+            longest_s = faults.max_late_s if is_late else faults.max_delay_s
             arrival = self._clock.now + rng.uniform(faults.min_delay_s, longest_s)
             if not faults.reorders:
-                arrival = self._arrival[sender, receiver] = max(arrival, self._arrival.get((sender, receiver), 0.0))
+                link = (sender.server_id, receiver)
+                arrival = self._arrival[link] = max(arrival, self._arrival.get(link, 0.0))
             self._send(arrival - self._clock.now, sender, receiver, payload)
 
-    def _send(self, delay_s: float, sender: str, receiver: str, payload: bytes) -> None:
+    def _send(self, delay_s: float, sender: SimulatedTransport, receiver: str, payload: bytes) -> None:
         self._clock.callLater(delay_s, self._deliver, self._resets, sender, receiver, payload)
 
     def reset(self) -> None:
@@ -124,7 +129,7 @@ class Network:
         for sender, receiver, payload in self._rng.choices(self._old, k=count) if self._old else ():
             self._send(0, sender, receiver, payload)
 
-    def _keep_for_replay(self, sender: str, receiver: str, payload: bytes) -> None:
+    def _keep_for_replay(self, sender: SimulatedTransport, receiver: str, payload: bytes) -> None:
         """A sample of all frames so far, each as likely as any other to be in it."""
         self._carried += 1
         if len(self._old) < REPLAY_SAMPLE:
@@ -132,11 +137,15 @@ class Network:
         elif (place := self._rng.randrange(self._carried)) < REPLAY_SAMPLE:
             self._old[place] = (sender, receiver, payload)
 
-    def _deliver(self, resets: int, sender: str, receiver: str, payload: bytes) -> None:
-        attached = self._receivers.get(receiver)
-        if attached is not None and resets == self._resets and not self.is_cut(sender, receiver):
-            self.trace(b"%s>%s %s" % (sender.encode(), receiver.encode(), payload))
-            attached[1](sender, payload)
+    def _deliver(self, resets: int, sender: SimulatedTransport, receiver: str, payload: bytes) -> None:
+        transport = self._receivers.get(receiver)
+        if transport is None or resets != self._resets or self.is_cut(sender.server_id, receiver):
+            return
+        if not sender.shakes_hands_with(transport):
+            self.refused += 1
+            return
+        self.trace(b"%s>%s %s" % (sender.server_id.encode(), receiver.encode(), payload))
+        transport.arrive(sender.server_id, payload)
 
 
 @implementer(ITransport)
@@ -144,49 +153,78 @@ class SimulatedTransport:
     """One server's end of a `Network`. `on_send` is told of every message before it is sent."""
 
     def __init__(self, network: Network, server_id: str, when_awake: Callable[[Callable[[], object]], None]) -> None:
-        self._network = network
-        self._server_id = server_id
-        self._when_awake = when_awake
-        self._peers: frozenset[str] = frozenset()
-        self._queued: list[tuple[str, bytes]] = []
+        self.server_id = server_id
         self.on_send: Callable[[str, Message], None] = lambda receiver_id, message: None
+        self._network = network
+        self._when_awake = when_awake
+        self._registry = Registry()
+        self._met: set[SimulatedTransport] = set()
+        self._receive: Receive = lambda sender, messages: None
+        self._queued: list[tuple[str, bytes]] = []
 
     def start(self, identity: Identity, receive: Receive) -> None:
-        def hand_over(sender: str, payload: bytes) -> None:
-            try:
-                receive(sender, [decode_message(payload)])
-            except ProtocolError as error:
-                raise AssertionError(f"{self._server_id} refused what {sender} sent: {error}") from error
+        self._registry.us = identity
+        self._receive = receive
+        self._network.attach(self)
 
-        def arrive(sender: str, payload: bytes) -> None:
-            self._when_awake(lambda: hand_over(sender, payload))
+    def arrive(self, sender: str, payload: bytes) -> None:
+        """A frame has come from a server with which this one has shaken hands."""
+        self._when_awake(lambda: self._hand_over(sender, payload))
 
-        self._network.attach(self._server_id, self, arrive)
+    def _hand_over(self, sender: str, payload: bytes) -> None:
+        try:
+            self._receive(sender, [decode_message(payload)])
+        except ProtocolError as error:
+            raise AssertionError(f"{self.server_id} refused what {sender} sent: {error}") from error
+
+    def shakes_hands_with(self, other: SimulatedTransport) -> bool:
+        """Whether both accept what the other says of itself; asked once for each pair of processes."""
+        if other in self._met and self in other._met:
+            return True
+        if not (self.would_accept(other) and other.would_accept(self)):
+            return False
+        self._meet(other)
+        other._meet(self)
+        return True
+
+    def would_accept(self, other: SimulatedTransport) -> bool:
+        """Whether this process would talk to that one."""
+        return self._registry.refusal_of(decode_hello(other.hello_to(self.server_id))) is None
+
+    def hello_to(self, receiver_id: str) -> bytes:
+        """What this process says of itself to a server."""
+        [payload] = Splitter(MAX_HELLO_BYTES).feed(self._registry.hello_to(receiver_id))
+        return payload
+
+    def _meet(self, other: SimulatedTransport) -> None:
+        self._met.add(other)
+        self._registry.learn(decode_hello(other.hello_to(self.server_id)))
 
     def set_peers(self, server_ids: Sequence[str]) -> None:
-        self._peers = frozenset(server_ids)
+        self._registry.set_peers(server_ids)
+        self._met.clear()
 
     def advertise(self, addresses: Addresses) -> None:
-        self._network.advertise(self._server_id, addresses)
+        self._registry.advertised = addresses
 
     def send(self, receiver_id: str, message: Message) -> None:
         self.on_send(receiver_id, message)
-        if receiver_id in self._peers:
-            key = (self._server_id, receiver_id, type(message).__name__)
+        if receiver_id in self._registry.peers:
+            key = (self.server_id, receiver_id, type(message).__name__)
             self._network.frames[key] = self._network.frames.get(key, 0) + 1
             self._queued.append((receiver_id, encode_message(message)))
 
     def flush(self) -> None:
         queued, self._queued = self._queued, []
         for receiver_id, payload in queued:
-            self._network.carry(self._server_id, receiver_id, payload)
+            self._network.carry(self, receiver_id, payload)
 
     def addresses(self, server_id: str) -> Addresses:
-        return self._network.addresses(server_id)
+        return self._registry.addresses(server_id)
 
     def link_status(self, server_id: str) -> str:
-        return "cut" if self._network.is_cut(self._server_id, server_id) else "connected"
+        return "cut" if self._network.is_cut(self.server_id, server_id) else "connected"
 
     def stop(self) -> Deferred[None]:
-        self._network.detach(self._server_id, self)
+        self._network.detach(self)
         return succeed(None)
