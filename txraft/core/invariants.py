@@ -67,6 +67,7 @@ class _Seen:
         self.raft: Raft | None = None
         self.role: object = None
         self.durable_term = 0
+        self.lost_in_term = -1
 
 
 class ClusterInvariants:
@@ -88,6 +89,16 @@ class ClusterInvariants:
     def leader_count(self) -> int:
         """How many terms had a leader."""
         return len(self._leaders)
+
+    def note_loss(self, server_id: str) -> None:
+        """
+        A server's disk has lost what was durable; a quorum without it has all of that.
+
+        The leaders of this time may believe for the rest of their terms that it has what it had told them.
+        """
+        seen = self._seen[server_id]
+        seen.raft = None
+        seen.lost_in_term = max(other.term for other in self._seen.values())
 
     def check(self, rafts: Mapping[str, Raft]) -> None:
         """:raises InvariantBroken: with the invariant's name and the numbers."""
@@ -161,7 +172,8 @@ class ClusterInvariants:
         if isinstance(raft.role, Leader):
             for server_id, progress in raft.role.progress.items():
                 held = self._holds(rafts.get(server_id), progress.match_index, seen)
-                require(held, "match is ahead of the truth", raft.server_id, server_id, progress.match_index)
+                is_lost = raft.term <= self._seen[server_id].lost_in_term if server_id in self._seen else False
+                require(held or is_lost, "match is ahead of the truth", raft.server_id, server_id, progress.match_index)
 
     @staticmethod
     def _holds(peer: Raft | None, index: int, leader: _Seen) -> bool:

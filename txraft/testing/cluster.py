@@ -16,14 +16,19 @@ import attrs
 from zope.interface import implementer
 
 from txraft.core.invariants import ClusterInvariants, check_sent, require
+from txraft.core.raft import Raft
+from txraft.errors import StorageError
 from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
+from txraft.node.restart import raft_from_disk
 from txraft.node.settings import NodeSettings
 from txraft.storage.store import LogStore
 from txraft.testing.clock import ProcessClock, SimulatedClock
 from txraft.testing.disk import FakeDisk
 from txraft.testing.network import Network, SimulatedTransport
 from txraft.testing.writer import FakeWriter
+
+CLUSTER_ID = "simulated"
 
 
 @implementer(IStateMachine)
@@ -90,7 +95,7 @@ class Server:
 
     `disk_seconds` is called for each write and says how long it takes; `clock_rate` is how fast its clock runs, from
     the next start on; `apply_seconds` is how long the process is busy with each call of the machine's `apply`; `node`
-    is None while no process runs.
+    is None while no process runs. `own_disk` is None unless another disk is in the server's place; see `put_in`.
     """
 
     server_id: str
@@ -98,6 +103,8 @@ class Server:
     disk_seconds: Callable[[], float]
     clock_rate: float = 1.0
     apply_seconds: float = 0.0
+    own_disk: FakeDisk | None = None
+    cluster_id: str = CLUSTER_ID
     node: RaftNode | None = None
     machine: Any = None
     transport: SimulatedTransport | None = None
@@ -132,7 +139,7 @@ class Cluster:
         self._settings = settings
         self._invariants = ClusterInvariants()
         self._digests: dict[int, bytes] = {}
-        self._rafts: dict[str, Any] = {}
+        self._rafts: dict[str, Raft] = {}
         self.ids = [f"s{number}" for number in range(1, size + 1)]
         self.servers = {
             server_id: Server(server_id, FakeDisk(self._split_rng()), self._quick_disk()) for server_id in self.ids
@@ -148,44 +155,53 @@ class Cluster:
     # -- processes
 
     def start(self, *server_ids: str) -> None:
-        """Start these servers, or all; a server that has crashed starts with what its disk has kept."""
+        """
+        Start these servers, or all; a server that has crashed starts with what its disk has kept.
+
+        :raises StorageError: a server refuses its disk; it does not run then.
+        """
         for server_id in server_ids or self.ids:
             self._start(self.servers[server_id])
 
     def _start(self, server: Server) -> None:
         assert server.node is None, f"{server.server_id} runs already"
-        settings = NodeSettings(
-            server_id=server.server_id, bootstrap=tuple(self.ids), cluster_id="simulated", **self._settings
-        )
         server.clock = ProcessClock(self.clock, server.clock_rate)
         server.writer = FakeWriter(server.clock, lambda: server.disk_seconds())
         server.transport = self.network.transport(server.server_id, server.clock.when_awake)
         server.machine = self._make_machine()
-        server.node = RaftNode(
-            settings,
-            self._store(server, server.writer),
+        node = RaftNode(
+            self._node_settings(server),
+            self._store(server, server.disk, server.writer),
             server.transport,
             _Witness(server.machine, server.server_id, self._digests, lambda: self._be_busy(server)),
             server.clock,
             self._split_rng(),
             self._wall_ms,
         )
-        server.node.startService()
-        raft = self._rafts[server.server_id] = server.node.raft
+        node.startService()
+        server.node = node
+        raft = node.raft
         assert raft is not None
+        if server.own_disk is None:
+            self._rafts[server.server_id] = raft
         server.transport.on_send = lambda receiver_id, message: check_sent(raft, receiver_id, message)
 
-    def _store(self, server: Server, writer: FakeWriter) -> LogStore:
+    def _node_settings(self, server: Server) -> NodeSettings:
+        return NodeSettings(
+            server_id=server.server_id, bootstrap=tuple(self.ids), cluster_id=server.cluster_id, **self._settings
+        )
+
+    def _store(self, server: Server, disk: FakeDisk, writer: FakeWriter) -> LogStore:
         incarnations = self._split_rng()
         return LogStore(
             data_dir="/data",
             log_file="/data/raft.log",
             core_map_file="/data/raft.state",
             server_id=server.server_id,
-            cluster_id="simulated",
+            cluster_id=server.cluster_id,
             segment_bytes=16 * 1024,
             fsync=True,
-            files=server.disk,
+            files=disk,
             writer=writer,
             new_incarnation=lambda: incarnations.getrandbits(64),
             monotonic=self.clock.seconds,
@@ -202,7 +218,62 @@ class Cluster:
         server.writer.crash()
         server.transport.stop()
         server.disk.crash(keep)
+        if server.own_disk is not None:
+            self._take_out(server)
         server.node = None
+
+    # -- other disks, and damaged ones
+
+    def put_in(self, server_id: str, disk: FakeDisk, cluster_id: str = CLUSTER_ID) -> None:
+        """
+        Start a server that does not run with another disk than its own, until its next crash.
+
+        No invariant counts it: it must not be listened to, and its crash checks that it has committed nothing.
+
+        :raises StorageError: it refuses that disk; it has its own again.
+        """
+        server = self.servers[server_id]
+        server.own_disk, server.disk, server.cluster_id = server.disk, disk, cluster_id
+        try:
+            self._start(server)
+        except StorageError:
+            self._restore_disk(server)
+            raise
+
+    def _take_out(self, server: Server) -> None:
+        raft = server.node.raft if server.node is not None else None
+        require(raft is not None and raft.commit_index == 0, "a server without its own disk commits", server.server_id)
+        self._restore_disk(server)
+
+    @staticmethod
+    def _restore_disk(server: Server) -> None:
+        assert server.own_disk is not None
+        server.disk, server.own_disk, server.cluster_id = server.own_disk, None, CLUSTER_ID
+
+    def has_lost(self, server_id: str) -> bool:
+        """
+        Whether the disk of a server that does not run lacks something that was durable. It is not touched.
+
+        :raises StorageError: the server would not start.
+        """
+        server = self.servers[server_id]
+        log = self._rafts[server_id].log
+        settings = self._node_settings(server)
+        recovered = self._store(server, server.disk.copy(), FakeWriter(self.clock)).open()
+        found = raft_from_disk(settings, settings.for_core(), random.Random(0), recovered).log
+        return found.term(log.durable_index) != log.term(log.durable_index)
+
+    def is_held_by_others(self, server_id: str) -> bool:
+        """Whether all that a server has made durable is durable on a majority without it."""
+        log = self._rafts[server_id].log
+        others = [raft.log for other, raft in self._rafts.items() if other != server_id]
+        index, term = log.durable_index, log.term(log.durable_index)
+        count = sum(other.durable_index >= index and other.term(index) == term for other in others)
+        return count > len(self.ids) // 2
+
+    def note_loss(self, server_id: str) -> None:
+        """The disk of a server that does not run has lost what it had made durable, as `is_held_by_others` allows."""
+        self._invariants.note_loss(server_id)
 
     def _be_busy(self, server: Server) -> None:
         """A process that computes hears nothing, as if it were paused."""

@@ -7,6 +7,7 @@ not synced is in the page cache only: `crash` keeps any part of it, sector by se
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import random
@@ -164,6 +165,12 @@ class FakeDisk:
         for path in sorted(self._durable_names):
             if not self._is_directory(self._durable_names, os.path.dirname(path)):
                 del self._durable_names[path]
+
+    def copy(self) -> FakeDisk:
+        """Another disk with what is in the files of this one now."""
+        other = copy.deepcopy(self)
+        other.crash("all")
+        return other
 
     def file_names(self) -> list[str]:
         """The paths of all files, sorted."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import random
 from collections import Counter
+from collections.abc import Callable
 
+from txraft.core.invariants import require
+from txraft.errors import StorageError
 from txraft.testing.cluster import Cluster
+from txraft.testing.damage import Damage
 from txraft.testing.schedule import DISKS, NETWORKS, Action
 
 
@@ -22,6 +26,7 @@ class Faults:
         self._cluster = cluster
         self._servers = cluster.servers
         self._rng = rng
+        self._damage = Damage(cluster, rng)
 
     def carry_out(self, action: Action) -> None:
         """
@@ -34,7 +39,22 @@ class Faults:
             raise ValueError(f"there is no such action: {action}")
         do(*action.words)
 
+    def restart_failed(self) -> None:
+        """As a supervisor does: a server whose disk failed has stopped itself, and is started again."""
+        for server_id, server in sorted(self._servers.items()):
+            if server.node is not None and server.node.failure is not None:
+                require(isinstance(server.node.failure, StorageError), "a server stopped itself", server.node.failure)
+                self._damage.end()
+                if self._servers[server_id].node is server.node:
+                    self._cluster.crash(server_id, keep="all")
+                    self._cluster.start(server_id)
+
+    def end_damage(self) -> None:
+        """Whoever runs on another disk than its own gets that back."""
+        self._damage.end()
+
     def do_crash(self, server_id: str, keep: str) -> None:
+        self._damage.end()
         if self._servers[server_id].node is not None:
             self.counts["crash"] += 1
             self._cluster.crash(server_id, keep)
@@ -44,6 +64,7 @@ class Faults:
             self.do_crash(server_id, keep)
 
     def do_start(self, server_id: str) -> None:
+        self._damage.end()
         if self._servers[server_id].node is None:
             self._cluster.start(server_id)
 
@@ -111,3 +132,24 @@ class Faults:
     def do_slow_apply(self, server_id: str, milliseconds: str) -> None:
         self.counts["slow apply"] += 1
         self._servers[server_id].apply_seconds = int(milliseconds) / 1000
+
+    def do_rot(self, server_id: str) -> None:
+        self._do_damage(self._damage.rot, server_id)
+
+    def do_lose_write(self, server_id: str) -> None:
+        self._do_damage(self._damage.lose_write, server_id)
+
+    def do_wipe(self, server_id: str) -> None:
+        self._do_damage(self._damage.wipe, server_id)
+
+    def do_wrong_cluster(self, server_id: str) -> None:
+        self._do_damage(self._damage.join_wrong_cluster, server_id)
+
+    def do_clone(self, server_id: str, other_id: str) -> None:
+        self._do_damage(self._damage.clone, server_id, other_id)
+
+    def _do_damage(self, damage: Callable[..., str | None], *server_ids: str) -> None:
+        self._damage.end()
+        done = damage(*server_ids)
+        if done is not None:
+            self.counts[done] += 1

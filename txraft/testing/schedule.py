@@ -90,13 +90,27 @@ class Profile:
         ("resume", 4),
         ("clock", 1),
         ("slow-apply", 1),
+        ("rot", 1),
+        ("lose-write", 1),
+        ("wipe", 1),
+        ("clone", 1),
+        ("wrong-cluster", 1),
     )
 
 
 PROFILES = {
     "standard": Profile(),
     "crashes": Profile(
-        weights=(("crash", 6), ("start", 8), ("crash-all", 2), ("disk", 3), ("fail-disk", 2), ("heal", 1))
+        weights=(
+            ("crash", 6),
+            ("start", 8),
+            ("crash-all", 2),
+            ("disk", 3),
+            ("fail-disk", 2),
+            ("rot", 2),
+            ("lose-write", 3),
+            ("heal", 1),
+        )
     ),
     "partitions": Profile(
         weights=(("isolate", 4), ("bridge", 3), ("ring", 2), ("cut", 5), ("heal", 5), ("network", 2))
@@ -147,7 +161,7 @@ def _draw_words(rng: random.Random, kind: str, ids: Sequence[str]) -> tuple[str,
             return (server_id, rng.choice(KEEPS))
         case "crash-all":
             return (rng.choice(KEEPS),)
-        case "cut":
+        case "cut" | "clone":
             return (server_id, rng.choice([other for other in ids if other != server_id]))
         case "network":
             return (rng.choice(sorted(NETWORKS)),)

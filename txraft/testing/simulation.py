@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from txraft.core.invariants import require
-from txraft.errors import StorageError
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
 from txraft.testing.endings import Endings
@@ -111,12 +110,13 @@ class Simulation:
         cluster.start()
         for action in self.schedule:
             cluster.run(max(0.0, action.at_ms / 1000 - cluster.clock.now))
-            self._restart_failed()
+            self.faults.restart_failed()
             self._trace(str(action).encode())
             if action.kind == "client":
                 self._do_client(*action.words)
             else:
                 self.faults.carry_out(action)
+        self.faults.end_damage()
         getattr(self._endings, self.options.ending)()
         cluster.run(self._election_s)
         unexpected = self.workload.outcomes.unexpected
@@ -134,14 +134,6 @@ class Simulation:
             digest=self._digest.hexdigest(),
             is_undecided=is_undecided,
         )
-
-    def _restart_failed(self) -> None:
-        """As a supervisor does: a server whose disk failed has stopped itself, and is started again."""
-        for server_id, server in sorted(self.cluster.servers.items()):
-            if server.node is not None and server.node.failure is not None:
-                require(isinstance(server.node.failure, StorageError), "a server stopped itself", server.node.failure)
-                self.cluster.crash(server_id, keep="all")
-                self.cluster.start(server_id)
 
     def _do_client(self, where: str, *words: str) -> None:
         """`where` is `any` or `leader`, and a number: that one of those that run, or of those that say they lead."""

@@ -1,0 +1,138 @@
+"""
+Disks that are not what they should be: rotten, forgetful, wiped, another server's, or another cluster's.
+
+Raft survives the loss of what one server had made durable only while a quorum without it has all of that. So damage
+that a server cannot notice is done within that budget only: then every loss is our bug. Votes are in no quorum's
+keeping, so no write to the state file is ever lost unnoticed.
+"""
+
+from __future__ import annotations
+
+import random
+
+from txraft.core.invariants import require
+from txraft.errors import StorageError
+from txraft.testing.cluster import Cluster, Server
+from txraft.testing.disk import SECTOR_BYTES, FakeDisk
+
+STATE_FILE = "/data/raft.state"
+
+
+class Damage:
+    """Every method answers what it did, for the count of faults; nothing if that is not possible at the moment."""
+
+    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
+        self._cluster = cluster
+        self._rng = rng
+
+    # -- what is on the disk
+
+    def rot(self, server_id: str) -> str | None:
+        """Flip one bit on the disk of a server, and start it: it refuses, or has lost nothing."""
+        disk = self._down(server_id).disk
+        path = self._rng.choice([path for path in disk.file_names() if disk.read_file(path)] or [""])
+        if not path:
+            return None
+        intact = disk.read_file(path)
+        rotten = bytearray(intact)
+        rotten[self._rng.randrange(max(1, len(intact.rstrip(b"\0"))))] ^= 1 << self._rng.randrange(8)
+        disk.write_file(path, bytes(rotten))
+        try:
+            self._cluster.start(server_id)
+        except StorageError:
+            # As its message says: what the disk had held before is restored.
+            disk.write_file(path, intact)
+            self._cluster.start(server_id)
+            return "rot refused"
+        return "rot harmless"
+
+    def lose_write(self, server_id: str) -> str | None:
+        """Undo the last writes to the log of a server: one sector, or all from one on, as if they were never made."""
+        cluster, disk = self._cluster, self._down(server_id).disk
+        path = max((path for path in disk.file_names() if path.startswith("/data/raft.log.0")), default=None)
+        if path is None:
+            return None
+        intact = disk.read_file(path)
+        sectors = -(-len(intact.rstrip(b"\0")) // SECTOR_BYTES)
+        # Mostly the last few: what is lost far back is noticed.
+        start = max(1, sectors - self._rng.choice((1, 1, 2, 3, 8))) * SECTOR_BYTES
+        stop = self._rng.choice((start + SECTOR_BYTES, len(intact)))
+        disk.write_file(path, intact[:start] + bytes(max(0, stop - start)) + intact[stop:])
+        done = self._judge_loss(server_id)
+        if done != "lost write":
+            disk.write_file(path, intact)
+        cluster.start(server_id)
+        return done
+
+    def _judge_loss(self, server_id: str) -> str | None:
+        cluster = self._cluster
+        try:
+            if not cluster.has_lost(server_id) or not cluster.is_held_by_others(server_id):
+                return None
+        except StorageError:
+            return "lost write refused"
+        cluster.note_loss(server_id)
+        return "lost write"
+
+    def _down(self, server_id: str) -> Server:
+        server = self._cluster.servers[server_id]
+        if server.node is not None:
+            self._cluster.crash(server_id, keep="all")
+        return server
+
+    # -- a disk in another one's place
+
+    def wipe(self, server_id: str) -> str | None:
+        """
+        Start a server with an empty disk. The others refuse it as long as they remember it, so they must all run.
+
+        Call `end` before one of them stops.
+        """
+        cluster = self._cluster
+        others = [server for other, server in cluster.servers.items() if other != server_id]
+        if not others or any(server.node is None or server.own_disk is not None for server in others):
+            return None
+        server = self._down(server_id)
+        cluster.put_in(server_id, FakeDisk(random.Random(self._rng.getrandbits(64))))
+        us = server.transport
+        assert us is not None
+        if any(other.transport is None or other.transport.would_accept(us) for other in others):
+            cluster.crash(server_id)
+            cluster.start(server_id)
+            return None
+        return "wiped disk"
+
+    def join_wrong_cluster(self, server_id: str) -> str | None:
+        """Start a server with a new disk and another cluster's name."""
+        if self._is_anybody_out_of_place() or len(self._cluster.ids) == 1:
+            return None
+        self._down(server_id)
+        disk = FakeDisk(random.Random(self._rng.getrandbits(64)))
+        self._cluster.put_in(server_id, disk, cluster_id="another")
+        return "wrong cluster"
+
+    def clone(self, server_id: str, other_id: str) -> str | None:
+        """Start a server with a copy of another one's disk: it must refuse."""
+        cluster = self._cluster
+        copy = cluster.servers[other_id].disk.copy()
+        if STATE_FILE not in copy.file_names() or cluster.servers[other_id].own_disk is not None:
+            return None
+        self._down(server_id)
+        try:
+            cluster.put_in(server_id, copy)
+        except StorageError as error:
+            require(repr(other_id) in str(error), "the refusal names the disk's owner", server_id, other_id, error)
+        else:
+            require(False, "a server takes another one's disk", server_id, other_id)
+        cluster.start(server_id)
+        return "cloned disk"
+
+    def _is_anybody_out_of_place(self) -> bool:
+        return any(server.own_disk is not None for server in self._cluster.servers.values())
+
+    def end(self) -> None:
+        """Whoever runs on another disk gets its own back, and is started with it."""
+        for server_id, server in sorted(self._cluster.servers.items()):
+            if server.own_disk is not None:
+                self._cluster.crash(server_id)
+                self._cluster.start(server_id)
