@@ -65,10 +65,14 @@ class Registry:
         self.peers = tuple(sorted({*server_ids} - {self.us.server_id}))
         self._known = {server_id: hello for server_id, hello in self._known.items() if server_id in self.peers}
 
+    @property
+    def incarnations(self) -> dict[str, int]:
+        """By server id, as far as they are known."""
+        return {server_id: known.incarnation for server_id, known in self._known.items()}
+
     def refusal_of(self, hello: Hello) -> str | None:
         """Why this server does not talk to the speaker; None if it does."""
-        incarnations = {server_id: known.incarnation for server_id, known in self._known.items()}
-        return refusal_of(hello, self.us, self.peers, incarnations)
+        return refusal_of(hello, self.us, self.peers, self.incarnations)
 
     def learn(self, hello: Hello) -> None:
         """Remember an accepted hello."""

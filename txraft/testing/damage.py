@@ -12,6 +12,7 @@ import random
 
 from txraft.core.invariants import require
 from txraft.errors import StorageError
+from txraft.interfaces import Identity
 from txraft.testing.cluster import Cluster, Server
 from txraft.testing.disk import SECTOR_BYTES, FakeDisk
 
@@ -84,23 +85,22 @@ class Damage:
 
     def wipe(self, server_id: str) -> str | None:
         """
-        Start a server with an empty disk. The others refuse it as long as they remember it, so they must all run.
+        Start a server with an empty disk. The others refuse it as long as they remember what it had.
 
-        Call `end` before one of them stops.
+        So each of them must run, and have met it. Call `end` before one of them stops.
         """
         cluster = self._cluster
+        wiped = cluster.servers[server_id].node
         others = [server for other, server in cluster.servers.items() if other != server_id]
-        if not others or any(server.node is None or server.own_disk is not None for server in others):
+        if wiped is None or not others or not all(self._remembers(server, wiped.identity) for server in others):
             return None
-        server = self._down(server_id)
+        self._down(server_id)
         cluster.put_in(server_id, FakeDisk(random.Random(self._rng.getrandbits(64))))
-        us = server.transport
-        assert us is not None
-        if any(other.transport is None or other.transport.would_accept(us) for other in others):
-            cluster.crash(server_id)
-            cluster.start(server_id)
-            return None
         return "wiped disk"
+
+    @staticmethod
+    def _remembers(server: Server, identity: Identity) -> bool:
+        return server.node is not None and server.transport is not None and server.transport.knows(identity)
 
     def join_wrong_cluster(self, server_id: str) -> str | None:
         """Start a server with a new disk and another cluster's name."""

@@ -181,15 +181,18 @@ class SimulatedTransport:
         """Whether both accept what the other says of itself; asked once for each pair of processes."""
         if other in self._met and self in other._met:
             return True
-        if not (self.would_accept(other) and other.would_accept(self)):
+        if not (self._accepts(other) and other._accepts(self)):
             return False
         self._meet(other)
         other._meet(self)
         return True
 
-    def would_accept(self, other: SimulatedTransport) -> bool:
-        """Whether this process would talk to that one."""
+    def _accepts(self, other: SimulatedTransport) -> bool:
         return self._registry.refusal_of(decode_hello(other.hello_to(self.server_id))) is None
+
+    def knows(self, identity: Identity) -> bool:
+        """Whether it has met the server with this data directory."""
+        return self._registry.incarnations.get(identity.server_id) == identity.incarnation
 
     def hello_to(self, receiver_id: str) -> bytes:
         """What this process says of itself to a server."""
