@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+
 import pytest
 
 from txraft.errors import NotLeader, OutcomeUnknown, Refusal
@@ -29,6 +32,37 @@ def test_with_any_links_dead_a_connected_majority_has_a_leader_and_commits(patte
     cluster.run(10)
     commits = [commit_something(cluster) for _ in range(5)]
     assert any(commits) is is_possible
+
+
+@pytest.mark.parametrize("part", range(20))
+def test_with_any_links_of_five_dead_a_connected_majority_commits(part):
+    """E14: a sample of what can be cut for good, a majority spared in two of three."""
+    kinds = [run_pattern(number) for number in range(part * 10, part * 10 + 10)]
+    assert sum(kinds) >= 4, "a sample without connected majorities would show nothing"
+
+
+def run_pattern(number: int) -> bool:
+    """Whether the pattern leaves three servers of which each hears each; then they must commit, and soon."""
+    rng = random.Random(number)
+    cluster = Cluster(seed=number, size=5)
+    links = [(a, b) for a in cluster.ids for b in cluster.ids if a != b]
+    cluster.start()
+    cluster.elect()
+    kept = set(rng.sample(cluster.ids, 3)) if number % 3 else set()
+    share = rng.uniform(0.1, 0.9)
+    cut = {(a, b) for a, b in links if not {a, b} <= kept and rng.random() < share}
+    for link in cut:
+        cluster.network.cut(*link)
+    cliques = itertools.combinations(cluster.ids, 3)
+    is_possible = any(all((a, b) not in cut for a, b in itertools.permutations(clique, 2)) for clique in cliques)
+    # Whoever led may lead on for a while, and commit nothing.
+    cluster.run(0.6)
+    longest_election_s, commits = 0.3, False
+    deadline = cluster.clock.now + 20 * longest_election_s
+    while not commits and cluster.clock.now < deadline:
+        commits = commit_something(cluster)
+    assert commits or not is_possible, (number, sorted(cut))
+    return is_possible
 
 
 def commit_something(cluster: Cluster) -> bool:

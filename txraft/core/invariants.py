@@ -36,10 +36,19 @@ def check_server(raft: Raft) -> None:
     require(raft.applied_index <= log.durable_index, "applied is durable", name, raft.applied_index, log.durable_index)
     require(log.last_term <= raft.term, "no entry is of a later term", name, log.last_term, raft.term)
     if isinstance(raft.role, Leader):
+        settings = raft.settings
         for server_id, progress in raft.role.progress.items():
             require(progress.match_index < progress.next_index, "match < next", name, server_id)
             require(progress.match_index <= log.last_index, "match <= last", name, server_id)
-        require(raft.role.uncommitted_bytes >= 0, "uncommitted bytes are counted", name, raft.role.uncommitted_bytes)
+            # A message goes out as long as there is any room for it.
+            limit = settings.max_inflight_bytes + settings.max_append_bytes
+            require(progress.in_flight_bytes < limit, "in flight is bounded", name, server_id, progress.in_flight_bytes)
+        uncommitted_bytes = raft.role.uncommitted_bytes
+        # Room may be reserved for more than is in the log yet; a new leader does not know what is committed.
+        in_log_bytes = log.bytes_between(raft.commit_index + 1, log.last_index + 1)
+        require(in_log_bytes <= uncommitted_bytes, "uncommitted bytes are counted", name, uncommitted_bytes)
+        is_bounded = uncommitted_bytes <= settings.max_uncommitted_bytes or log.term(raft.commit_index) != raft.term
+        require(is_bounded, "uncommitted bytes are bounded", name, uncommitted_bytes)
 
 
 def check_sent(raft: Raft, receiver: str, message: Message) -> None:

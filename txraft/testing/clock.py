@@ -79,7 +79,7 @@ class ProcessClock:
         """@param rate: seconds of this clock for each true second."""
         self._clock = clock
         self._rate = rate
-        self._is_alive = True
+        self.is_alive = True
         self.is_paused = False
         self._held: list[Callable[[], object]] = []
 
@@ -99,7 +99,7 @@ class ProcessClock:
         """Call now, or when the process goes on; never, if it is dead."""
         if self.is_paused:
             self._held.append(call)
-        elif self._is_alive:
+        elif self.is_alive:
             call()
 
     def pause(self) -> None:
@@ -112,5 +112,5 @@ class ProcessClock:
             self._clock.callLater(0, self.when_awake, call)
 
     def die(self) -> None:
-        self._is_alive = False
+        self.is_alive = False
         self._held.clear()

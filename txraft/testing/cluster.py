@@ -7,6 +7,7 @@ given the same commands. A violation raises `InvariantBroken` out of `run`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Callable, Sequence
@@ -274,6 +275,19 @@ class Cluster:
     def note_loss(self, server_id: str) -> None:
         """The disk of a server that does not run has lost what it had made durable, as `is_held_by_others` allows."""
         self._invariants.note_loss(server_id)
+
+    def stop(self, seconds: float = 30.0) -> None:
+        """
+        Stop every server that runs, as SIGTERM does.
+
+        :raises InvariantBroken: one of them does not end within this time.
+        """
+        going = {server_id for server_id, server in self.servers.items() if server.node is not None}
+        for server_id in sorted(going):
+            self.resume(server_id)
+            stopped = functools.partial(going.discard, server_id)
+            self.node(server_id).stopService().addCallback(lambda _, stopped: stopped(), stopped)
+        require(self.run_until(lambda: not going, seconds), "a server does not stop", sorted(going))
 
     def _be_busy(self, server: Server) -> None:
         """A process that computes hears nothing, as if it were paused."""

@@ -21,6 +21,8 @@ from txraft.interfaces import Addresses, Identity, ITransport
 from txraft.net.handshake import MAX_HELLO_BYTES, Registry
 from txraft.testing.clock import SimulatedClock
 
+CONNECT_S = 0.001
+
 REPLAY_SAMPLE = 200
 """Old frames that are kept to be delivered again."""
 
@@ -93,6 +95,14 @@ class Network:
 
     def attach(self, transport: SimulatedTransport) -> None:
         self._receivers[transport.server_id] = transport
+        self._clock.callLater(CONNECT_S, self._connect, transport)
+
+    def _connect(self, transport: SimulatedTransport) -> None:
+        """A process dials all others when it starts; where that fails, the first frame that gets through does it."""
+        for other_id, other in sorted(self._receivers.items()):
+            link = (transport.server_id, other_id)
+            if other is not transport and not (self.is_cut(*link) or self.is_cut(*reversed(link))):
+                transport.shakes_hands_with(other)
 
     def detach(self, transport: SimulatedTransport) -> None:
         if self._receivers.get(transport.server_id) is transport:

@@ -70,7 +70,7 @@ def parse_script(text: str) -> tuple[Options, list[Action]]:
     for line in text.splitlines():
         if line.startswith("# options "):
             facts = dict(word.split("=", 1) for word in line.split()[2:])
-            numbers = {name: int(facts[name]) for name in ("seed", "size", "timing")}
+            numbers = {name: int(facts[name]) for name in ("seed", "size", "timing", "limits")}
             return Options(profile=facts["profile"], ending=facts["ending"], **numbers), parse_schedule(text)
     raise ValueError("no line '# options ...'")
 

@@ -17,6 +17,7 @@ import attrs
 
 from txraft.core.invariants import require
 from txraft.node import RaftNode
+from txraft.testing.clock import ProcessClock
 from txraft.testing.cluster import Cluster
 from txraft.testing.endings import Endings
 from txraft.testing.faults import Faults
@@ -26,6 +27,12 @@ from txraft.testing.workload import Workload
 
 TIMINGS = ((150, 300, 80), (50, 100, 20), (1000, 2000, 400))
 """Shortest and longest election timeout and heartbeat, in ms: the default, tight, and coarse."""
+
+LIMITS: tuple[dict[str, int], ...] = (
+    {},
+    {"max_append_bytes": 150, "max_inflight_bytes": 400, "max_uncommitted_bytes": 600, "max_pending_reads": 6},
+)
+"""The defaults, and some that are reached: logs spread slowly, and servers are overloaded."""
 
 
 @attrs.frozen
@@ -37,6 +44,7 @@ class Options:
     size: int
     ending: str
     timing: int
+    limits: int
 
     @classmethod
     def expand(cls, seed: int, profile: str = "standard") -> Options:
@@ -47,6 +55,7 @@ class Options:
             size=rng.choice(PROFILES[profile].servers),
             ending=rng.choice(("safety", "liveness", "liveness", "agreement")),
             timing=rng.choices(range(len(TIMINGS)), (6, 2, 2))[0],
+            limits=rng.randrange(len(LIMITS)),
         )
 
 
@@ -87,6 +96,7 @@ class Simulation:
             min_election_timeout=shortest,
             max_election_timeout=longest,
             heartbeat_rate=heartbeat,
+            **LIMITS[options.limits],
         )
         rng = random.Random(f"schedule {options.seed} {options.profile}")
         drawn = draw(rng, profile, self.cluster.ids, self.workload.draw)
@@ -94,6 +104,8 @@ class Simulation:
         self.faults = Faults(self.cluster, rng)
         self._election_s = longest / 1000
         self._endings = Endings(self.cluster, self.workload, rng, self._election_s, self._ask)
+        self._asked = 0
+        self._open: dict[int, tuple[tuple[str, ...], ProcessClock]] = {}
         self._digest = hashlib.blake2b(digest_size=16)
         self.cluster.network.trace = self._trace
 
@@ -119,9 +131,18 @@ class Simulation:
         self.faults.end_damage()
         getattr(self._endings, self.options.ending)()
         cluster.run(self._election_s)
+        if self.options.ending == "agreement":
+            self._require_answers("a request is neither answered nor refused when all is well")
+        cluster.stop()
+        self._require_answers("a Deferred never fires")
         unexpected = self.workload.outcomes.unexpected
         require(not unexpected, "an untyped failure", *unexpected)
         return self._report(is_undecided=not self.workload.check_history())
+
+    def _require_answers(self, otherwise: str) -> None:
+        """What a process that died was asked is never answered; all else is."""
+        for words, clock in self._open.values():
+            require(not clock.is_alive, otherwise, *words)
 
     def _report(self, is_undecided: bool) -> Report:
         return Report(
@@ -148,7 +169,17 @@ class Simulation:
         """A request reaches the server's process when that runs; `then` is told whether it was answered."""
         clock = self.cluster.servers[node.settings.server_id].clock
         assert clock is not None
-        clock.when_awake(lambda: self.workload.request(node, *words).addCallback(then))
+        number = self._asked = self._asked + 1
+
+        def ask() -> None:
+            self._open[number] = words, clock
+            self.workload.request(node, *words).addCallback(answered)
+
+        def answered(is_answered: bool) -> None:
+            del self._open[number]
+            then(is_answered)
+
+        clock.when_awake(ask)
 
 
 def run_seed(seed: int, profile: str = "standard") -> Report:
