@@ -66,6 +66,8 @@ def test_every_fault_and_every_outcome_is_reached():
         endings[report.options.ending] += 1
     kinds = {"crash", "partition", "bridge", "ring", "cut", "reset", "replay", "pause", "clock", "slow apply"}
     kinds |= {"disk stalled", "disk EIO", "disk ENOSPC", "network heavy", "network terrible"}
+    kinds |= {"rot refused", "rot harmless", "lost write", "lost write refused"}
+    kinds |= {"wiped disk", "cloned disk", "wrong cluster"}
     assert kinds <= set(faults), kinds - set(faults)
     assert {"answered", "NotLeader", "OutcomeUnknown"} <= set(outcomes)
     assert min(endings.values()) >= 4

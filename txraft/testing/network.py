@@ -7,6 +7,7 @@ Two processes shake hands as they do on a socket, by the same rules, before anyt
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -48,15 +49,15 @@ class Network:
     """
     All links of a cluster. Messages pass through the real codec: what arrives is never the object that was sent.
 
-    `frames` counts what was handed to the network, by (sender, receiver, message class name); `dropped`, `duplicated`
-    and `late` those that it lost, delivered twice, or held up; `refused` those between processes that do not talk to
-    each other. `trace` is told of every delivery.
+    `frames` counts what was handed to the network, by (sender, receiver, message class name); `harmed` those
+    that it dropped, duplicated, or held up; `refused` those between processes that do not talk to each other. `trace` is told of every delivery.
     """
 
     def __init__(self, clock: SimulatedClock, rng: random.Random) -> None:
         self.faults = NetworkFaults()
         self.frames: dict[tuple[str, str, str], int] = {}
-        self.dropped = self.duplicated = self.late = self.refused = 0
+        self.harmed: Counter[str] = Counter()
+        self.refused = 0
         self.trace: Callable[[bytes], None] = lambda line: None
         self._clock = clock
         self._rng = rng
@@ -99,27 +100,32 @@ class Network:
 
     def _connect(self, transport: SimulatedTransport) -> None:
         """A process dials all others when it starts; where that fails, the first frame that gets through does it."""
+        if not self.is_attached(transport):
+            return
         for other_id, other in sorted(self._receivers.items()):
             link = (transport.server_id, other_id)
             if other is not transport and not (self.is_cut(*link) or self.is_cut(*reversed(link))):
                 transport.shakes_hands_with(other)
 
+    def is_attached(self, transport: SimulatedTransport) -> bool:
+        return self._receivers.get(transport.server_id) is transport
+
     def detach(self, transport: SimulatedTransport) -> None:
-        if self._receivers.get(transport.server_id) is transport:
+        if self.is_attached(transport):
             del self._receivers[transport.server_id]
 
     def carry(self, sender: SimulatedTransport, receiver: str, payload: bytes) -> None:
         """Send one frame, subject to the faults."""
         faults, rng = self.faults, self._rng
         if rng.random() < faults.drop:
-            self.dropped += 1
+            self.harmed["frame dropped"] += 1
             return
         self._keep_for_replay(sender, receiver, payload)
         is_double = rng.random() < faults.duplicate
-        self.duplicated += is_double
+        self.harmed["frame duplicated"] += is_double
         for _ in range(1 + is_double):
             is_late = rng.random() < faults.late
-            self.late += is_late
+            self.harmed["frame late"] += is_late
             longest_s = faults.max_late_s if is_late else faults.max_delay_s
             arrival = self._clock.now + rng.uniform(faults.min_delay_s, longest_s)
             if not faults.reorders:
@@ -188,10 +194,15 @@ class SimulatedTransport:
             raise AssertionError(f"{self.server_id} refused what {sender} sent: {error}") from error
 
     def shakes_hands_with(self, other: SimulatedTransport) -> bool:
-        """Whether both accept what the other says of itself; asked once for each pair of processes."""
+        """
+        Whether both accept what the other says of itself; asked once for each pair of processes.
+
+        What a process sent before its death still arrives where it had shaken hands, and nowhere else.
+        """
         if other in self._met and self in other._met:
             return True
-        if not (self._accepts(other) and other._accepts(self)):
+        is_any_dead = not (self._network.is_attached(self) and self._network.is_attached(other))
+        if is_any_dead or not (self._accepts(other) and other._accepts(self)):
             return False
         self._meet(other)
         other._meet(self)

@@ -149,7 +149,7 @@ class Simulation:
             options=self.options,
             events=self.cluster.events,
             seconds=self.cluster.clock.now,
-            faults=dict(sorted(self.faults.counts.items())),
+            faults=dict(sorted((self.faults.counts + self.cluster.network.harmed).items())),
             outcomes=dict(sorted(self.workload.outcomes.counts.items())),
             leaders=self.cluster.leader_count,
             digest=self._digest.hexdigest(),
