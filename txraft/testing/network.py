@@ -49,8 +49,9 @@ class Network:
     """
     All links of a cluster. Messages pass through the real codec: what arrives is never the object that was sent.
 
-    `frames` counts what was handed to the network, by (sender, receiver, message class name); `harmed` those
-    that it dropped, duplicated, or held up; `refused` those between processes that do not talk to each other. `trace` is told of every delivery.
+    `frames` counts what was handed to the network, by (sender, receiver, message class name); `harmed` what it dropped,
+    duplicated or held up of that; `refused` what came from a process that the receiver does not talk to. `trace` is
+    told of every delivery.
     """
 
     def __init__(self, clock: SimulatedClock, rng: random.Random) -> None:
