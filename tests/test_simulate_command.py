@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 import pytest
@@ -11,6 +12,7 @@ from readme import command
 from txraft.admin.raftctl import main
 from txraft.core.follower import Follower
 from txraft.testing.campaign import ledger_totals
+from txraft.testing.coverage import EVERYTHING, missing
 from txraft.testing.shrinking import failure_of, parse_script
 
 
@@ -28,6 +30,18 @@ def test_it_prints_totals_and_adds_them_to_a_ledger(tmp_path, capsys):
     assert (totals.seeds, totals.violations) == (6, 0)
     assert totals.events == sum(line["events"] for line in lines) > 3000
     assert totals.faults.total() > 50
+    names = missing(totals.reached)
+    assert 0 < len(names) < len(EVERYTHING)
+    assert totals.reached.total() == sum(sum(line["reached"].values()) for line in lines)
+
+
+def test_it_names_what_was_never_reached(tmp_path, capsys):
+    ledger = tmp_path / "ledger.jsonl"
+    assert main(["simulate", "--seed", "1", "--jobs", "1", "--ledger", str(ledger)]) == 0
+    output = capsys.readouterr().out
+    names = missing(ledger_totals(ledger).reached)
+    assert re.findall(r"^ *never +(.*)$", output, re.MULTILINE) == names
+    assert f"{len(EVERYTHING) - len(names)} of {len(EVERYTHING)} outcomes and rows" in output
 
 
 def test_the_readmes_command_violates_nothing(capsys):
@@ -41,7 +55,7 @@ def test_several_processes_give_the_same_totals_as_one(tmp_path, capsys):
         ledger = tmp_path / jobs
         assert main(["simulate", "--seeds", "4", "--jobs", jobs, "--ledger", str(ledger)]) == 0
         found = ledger_totals(ledger)
-        totals.append((found.events, found.faults, found.outcomes))
+        totals.append((found.events, found.faults, found.outcomes, found.reached))
     assert totals[0] == totals[1]
 
 

@@ -39,6 +39,7 @@ class Totals:
     undecided: int = 0
     faults: Counter[str] = attrs.field(factory=Counter)
     outcomes: Counter[str] = attrs.field(factory=Counter)
+    reached: Counter[str] = attrs.field(factory=Counter)
 
     def add(self, report: Report, cpu_s: float) -> None:
         """Count one run that broke nothing."""
@@ -51,6 +52,7 @@ class Totals:
         self.undecided += report.is_undecided
         self.faults.update(report.faults)
         self.outcomes.update(report.outcomes)
+        self.reached.update(report.reached)
 
     @property
     def events_per_core_second(self) -> float:
@@ -123,17 +125,9 @@ def ledger_totals(path: pathlib.Path) -> Totals:
     totals = Totals(commit="all")
     for line in path.read_text().splitlines():
         record = json.loads(line)
-        for name in (
-            "seeds",
-            "events",
-            "simulated_s",
-            "cpu_s",
-            "leaders",
-            "liveness_endings",
-            "violations",
-            "undecided",
-        ):
+        for name in _SUMS:
             setattr(totals, name, getattr(totals, name) + record[name])
         totals.faults.update(record["faults"])
         totals.outcomes.update(record["outcomes"])
+        totals.reached.update(record["reached"])
     return totals

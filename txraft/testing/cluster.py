@@ -119,6 +119,8 @@ class Cluster:
 
     :ivar servers: by server id.
     :ivar network: cut, drop and delay through this.
+    :ivar on_start: told of each server that has just started with its own disk; nothing has reached it yet.
+    :ivar on_crash: told of each such server that is about to die.
     """
 
     def __init__(
@@ -136,6 +138,8 @@ class Cluster:
         self.clock = SimulatedClock()
         self.network = Network(self.clock, self._split_rng())
         self.events = 0
+        self.on_start: Callable[[Server], None] = lambda server: None
+        self.on_crash: Callable[[Server], None] = lambda server: None
         self._make_machine = machine
         self._settings = settings
         self._invariants = ClusterInvariants()
@@ -185,6 +189,7 @@ class Cluster:
         assert raft is not None
         if server.own_disk is None:
             self._rafts[server.server_id] = raft
+            self.on_start(server)
         server.transport.on_send = lambda receiver_id, message: check_sent(raft, receiver_id, message)
 
     def _node_settings(self, server: Server) -> NodeSettings:
@@ -215,6 +220,8 @@ class Cluster:
         """Kill a server's process and machine at once. `keep` says what survives of unsynced writes, see `FakeDisk`."""
         server = self.servers[server_id]
         assert server.clock is not None and server.writer is not None and server.transport is not None
+        if server.own_disk is None:
+            self.on_crash(server)
         server.clock.die()
         server.writer.crash()
         server.transport.stop()

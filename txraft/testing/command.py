@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from txraft.testing.campaign import Failure, Totals, add_to_ledger, ledger_totals, run_seeds
+from txraft.testing.coverage import EVERYTHING, missing
 from txraft.testing.schedule import PROFILES
 from txraft.testing.shrinking import script, shrink
 from txraft.testing.simulation import Simulation
@@ -115,6 +116,7 @@ class _Progress:
 
 
 def _table(totals: Totals) -> Sequence[str]:
+    never = missing(totals.reached)
     rows = [
         ("commit", totals.commit),
         ("seeds", f"{totals.seeds:,} ({totals.liveness_endings:,} end in liveness)"),
@@ -125,6 +127,8 @@ def _table(totals: Totals) -> Sequence[str]:
         *((f"  {kind}", f"{count:,}") for kind, count in sorted(totals.faults.items())),
         ("requests", f"{totals.outcomes.total():,}"),
         *((f"  {kind}", f"{count:,}") for kind, count in sorted(totals.outcomes.items())),
+        ("coverage", f"{len(EVERYTHING) - len(never):,} of {len(EVERYTHING):,} outcomes and rows were reached"),
+        *(("  never", name) for name in never),
         ("undecided", f"{totals.undecided:,} histories too hard to judge"),
         ("violations", f"{totals.violations:,}"),
     ]

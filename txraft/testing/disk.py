@@ -172,6 +172,11 @@ class FakeDisk:
         other.crash("all")
         return other
 
+    @property
+    def has_unsynced_names(self) -> bool:
+        """Whether a name was made, moved or removed, and no `fsync_directory` has made that durable."""
+        return bool(self._pending)
+
     def file_names(self) -> list[str]:
         """The paths of all files, sorted."""
         return sorted(path for path, node in self._names.items() if isinstance(node, _File))

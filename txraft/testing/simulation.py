@@ -19,6 +19,7 @@ from txraft.core.invariants import require
 from txraft.node import RaftNode
 from txraft.testing.clock import ProcessClock
 from txraft.testing.cluster import Cluster
+from txraft.testing.coverage.watch import Coverage
 from txraft.testing.endings import Endings
 from txraft.testing.faults import Faults
 from txraft.testing.registers import RegisterClients
@@ -64,7 +65,8 @@ class Report:
     """
     What a run did. `digest` is the same for the same options and schedule, in every process.
 
-    `is_undecided`: the clients' history could be judged neither right nor wrong within the checker's bound.
+    `reached` are the counters of `coverage`, by name. `is_undecided`: the clients' history could be judged neither
+    right nor wrong within the checker's bound.
     """
 
     options: Options
@@ -72,6 +74,7 @@ class Report:
     seconds: float
     faults: dict[str, int]
     outcomes: dict[str, int]
+    reached: dict[str, int]
     leaders: int
     digest: str
     is_undecided: bool
@@ -98,6 +101,7 @@ class Simulation:
             heartbeat_rate=heartbeat,
             **LIMITS[options.limits],
         )
+        self.coverage = Coverage(self.cluster)
         rng = random.Random(f"schedule {options.seed} {options.profile}")
         drawn = draw(rng, profile, self.cluster.ids, self.workload.draw)
         self.schedule = list(schedule) if schedule is not None else drawn
@@ -151,6 +155,7 @@ class Simulation:
             seconds=self.cluster.clock.now,
             faults=dict(sorted((self.faults.counts + self.cluster.network.harmed).items())),
             outcomes=dict(sorted(self.workload.outcomes.counts.items())),
+            reached=self.coverage.reached(self.faults.counts, self.workload.outcomes.counts),
             leaders=self.cluster.leader_count,
             digest=self._digest.hexdigest(),
             is_undecided=is_undecided,

@@ -1,0 +1,154 @@
+"""What runs have reached: the tables name everything, and each counter counts what it says."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Callable
+
+import pytest
+
+from txraft.core.errors import InvariantBroken
+from txraft.core.messages import RequestVote
+from txraft.core.raft import Raft
+from txraft.errors import OutcomeUnknown
+from txraft.testing.cluster import Cluster
+from txraft.testing.coverage import EVERYTHING, missing
+from txraft.testing.coverage.catalogue import OUTSIDE, SITUATIONS
+from txraft.testing.coverage.cells import CELLS, IMPOSSIBLE, OUTCOMES, ROLES
+from txraft.testing.coverage.watch import Coverage
+from txraft.testing.simulation import Options, Simulation
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+class Watched:
+    """A cluster whose servers are watched, with a leader."""
+
+    def __init__(self, size: int = 3) -> None:
+        self.cluster = Cluster(seed=1, size=size)
+        self.coverage = Coverage(self.cluster)
+        self.cluster.start()
+        self.leader = self.cluster.elect()
+        self.leader_id = self.leader.settings.server_id
+        self.others = [server_id for server_id in self.cluster.ids if server_id != self.leader_id]
+
+    def reached(self) -> dict[str, int]:
+        return self.coverage.reached({}, {})
+
+    def rows_reached_by(self, do: Callable[[], None]) -> set[str]:
+        """Those that were not reached before."""
+        before = self.reached()
+        do()
+        return {name for name in self.reached() if name in SITUATIONS and name not in before}
+
+
+def test_every_row_of_the_catalogue_has_a_situation_or_a_reason():
+    rows = re.findall(r"^\| ([A-Z]\d\d) \|", (ROOT / "docs" / "pitfalls.md").read_text(), re.MULTILINE)
+    assert sorted([*SITUATIONS, *OUTSIDE]) == sorted(rows)
+
+
+def test_the_table_leaves_out_only_what_it_names():
+    for (role, message), reasons in IMPOSSIBLE.items():
+        names = [outcome for outcomes in reasons.values() for outcome in outcomes]
+        assert role in ROLES
+        assert set(names) < set(OUTCOMES[message])
+        assert len(set(names)) == len(names), (role, message)
+    left_out = sum(len(names) for reasons in IMPOSSIBLE.values() for names in reasons.values())
+    assert len(CELLS) == len(ROLES) * sum(map(len, OUTCOMES.values())) - left_out
+
+
+def test_what_is_at_zero_is_missing():
+    everything = dict.fromkeys(EVERYTHING, 1)
+    assert missing(everything) == []
+    assert missing(everything | {"E01": 0}) == ["E01"]
+    assert missing({}) == list(EVERYTHING)
+
+
+def test_an_election_without_faults_reaches_this_and_nothing_else():
+    watched = Watched()
+    reached = watched.reached()
+    assert reached["candidate RequestVoteResponse: won"] == watched.cluster.leader_count == 1
+    assert reached["pre-candidate PreVoteResponse: won"] == 1
+    assert reached["follower RequestVote: term raised"] == reached["follower RequestVote: granted"] == 2
+    assert reached["candidate RequestVoteResponse: counted"] == 1
+    assert {name for name in reached if name in SITUATIONS} <= {"R12", "R16"}
+
+
+def test_a_message_counts_with_the_role_that_deals_with_it():
+    """A deposed leader is a follower before it replaces its tail; both are counted, each with its role."""
+    watched = Watched()
+    cluster = watched.cluster
+
+    def depose() -> None:
+        cluster.network.partition([watched.leader_id], watched.others)
+        watched.leader.propose(b"lost").addErrback(lambda failure: failure.trap(OutcomeUnknown))
+        cluster.pause(watched.leader_id)
+        assert cluster.run_until(lambda: cluster.leader() is not watched.leader and has_committed(cluster))
+        cluster.resume(watched.leader_id)
+        cluster.network.heal()
+        cluster.run(1)
+
+    rows = watched.rows_reached_by(depose)
+    reached = watched.reached()
+    assert reached["follower AppendEntries: replaced"] == 1
+    assert sum(count for name, count in reached.items() if re.match("leader .*: term raised", name)) == 1
+    assert {"R09", "C09", "E03", "T02"} <= rows
+
+
+def has_committed(cluster: Cluster) -> bool:
+    leader = cluster.leader()
+    assert leader is not None and leader.raft is not None
+    return leader.raft.log.term(leader.raft.commit_index) == leader.raft.term
+
+
+def test_what_a_dying_server_was_writing_counts():
+    """R13 needs entries that are not durable, D01 a sync that failed; a quiet server's death counts for neither."""
+    watched = Watched()
+    quiet, busy = watched.others
+    watched.cluster.run(1)
+    assert watched.rows_reached_by(lambda: watched.cluster.crash(quiet)) <= {"D02"}
+    watched.cluster.start(quiet)
+    watched.cluster.servers[busy].disk_seconds = lambda: 10.0
+    watched.leader.propose(b"x").addErrback(lambda failure: failure.trap(OutcomeUnknown))
+    watched.cluster.run(0.1)
+    assert "R13" in watched.rows_reached_by(lambda: watched.cluster.crash(busy))
+
+
+@pytest.mark.parametrize(("call", "row"), [("fdatasync", "D01"), ("pwrite", "D08")])
+def test_a_disk_that_fails_counts_by_the_call_that_failed(call, row):
+    watched = Watched()
+    victim = watched.others[0]
+    watched.cluster.servers[victim].disk.fail(call)
+    watched.leader.propose(b"x")
+    watched.cluster.run(1)
+    assert row in watched.rows_reached_by(lambda: watched.cluster.crash(victim))
+
+
+@pytest.mark.parametrize(("asks_again", "is_reached"), [(True, False), (False, True)])
+def test_the_votes_of_an_earlier_life_are_known(asks_again, is_reached):
+    """E01: another candidate of the same term asks a server that has restarted since it voted."""
+    watched = Watched()
+    voter, another = watched.others
+    watched.cluster.crash(voter)
+    watched.cluster.start(voter)
+    core = watched.cluster.node(voter).raft
+    candidate = watched.leader_id if asks_again else another
+    rows = watched.rows_reached_by(lambda: core.step(candidate, RequestVote(core.term, 100, core.term)))
+    assert ("E01" in rows) is is_reached
+
+
+def test_an_outcome_that_the_table_excludes_breaks_an_invariant(monkeypatch):
+    """A leader that lets a candidate depose it: no other check has anything against that."""
+    watched = Watched()
+    monkeypatch.setattr(Raft, "_may_raise_term", lambda self, message: True)
+    core = watched.leader.raft
+    with pytest.raises(InvariantBroken, match=r"impossible: \(\('leader', 'RequestVote', 'term raised'\)"):
+        core.step(watched.others[0], RequestVote(core.term + 1, 100, core.term))
+
+
+def test_watching_changes_nothing(monkeypatch):
+    digest = Simulation(Options.expand(1)).run().digest
+    monkeypatch.setattr(Coverage, "_started", lambda self, server: None)
+    monkeypatch.setattr(Coverage, "_crashes", lambda self, server: None)
+    assert Simulation(Options.expand(1)).run().digest == digest
