@@ -134,6 +134,7 @@ class Refusals(SynchronousTestCase):
         cluster.start()
         leader = cluster.elect()
         leader.advertise(client_address="10.0.0.1:8877", admin_address="10.0.0.1:29998")
+        cluster.network.reset()
         cluster.run(0.5)
         follower = next(node for node in cluster.running() if node is not leader)
         for outcome in (Outcome(follower.propose(b"x")), Outcome(follower.read(b""))):

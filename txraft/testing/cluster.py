@@ -183,8 +183,12 @@ class Cluster:
             self._split_rng(),
             self._wall_ms,
         )
-        node.startService()
         server.node = node
+        try:
+            node.startService()
+        except StorageError:
+            server.node = None
+            raise
         raft = node.raft
         assert raft is not None
         if server.own_disk is None:

@@ -138,8 +138,10 @@ class Network:
         self._clock.callLater(delay_s, self._deliver, self._resets, sender, receiver, payload)
 
     def reset(self) -> None:
-        """Reset every connection: what is under way is lost."""
+        """Reset every connection: what is under way is lost, and hands are shaken again."""
         self._resets += 1
+        for transport in self._receivers.values():
+            transport.disconnect()
 
     def replay(self, count: int) -> None:
         """Deliver old frames of this run once more, wherever they went the first time."""
@@ -227,6 +229,10 @@ class SimulatedTransport:
 
     def set_peers(self, server_ids: Sequence[str]) -> None:
         self._registry.set_peers(server_ids)
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Whoever is to be talked to must shake hands again."""
         self._met.clear()
 
     def advertise(self, addresses: Addresses) -> None:
