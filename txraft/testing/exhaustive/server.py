@@ -29,7 +29,7 @@ SETTINGS = RaftSettings(
     heartbeat_ticks=5,
     vote_retry_ticks=4,
     append_retry_ticks=4,
-    max_append_bytes=1,
+    max_append_bytes=9,
     max_inflight_bytes=10,
     max_uncommitted_bytes=1000,
 )
