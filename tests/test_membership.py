@@ -8,7 +8,8 @@ import json
 import pytest
 from core_text import SETTINGS, append_entries, flush, make_server, membership, propose, sent, tick
 
-from txraft.core.errors import InvalidMessage
+from txraft.core.errors import InvalidMessage, InvariantBroken
+from txraft.core.invariants import ClusterInvariants
 from txraft.core.log import EntryKind, EntryRun, LogSlice
 from txraft.core.membership import NOBODY, Membership, MembershipHistory
 from txraft.core.messages import AppendEntries, AppendEntriesResponse, PreVoteResponse, RequestVoteResponse
@@ -140,6 +141,20 @@ class TestHistory:
         flush(follower)
         follower.step("3", append_entries(2, "2@1", "2:-"))
         assert follower.membership.voters == ("1", "2")
+
+    @pytest.mark.parametrize(
+        ("after", "is_safe"),
+        [("1,2", True), ("1,2,3,4", True), ("1,4,5", False), ("1,2,3,4,5", False), ("4,5,6<1,2,3", True)],
+    )
+    def test_two_in_a_row_that_can_decide_apart_would_be_found(self, after, is_safe):
+        """M03."""
+        follower = make_server(term=1, voters="1,2,3")
+        follower.step("2", append_entries(1, "1@1", f"1:{{{after}}}"))
+        if is_safe:
+            ClusterInvariants().check({"1": follower})
+        else:
+            with pytest.raises(InvariantBroken, match="decide apart"):
+                ClusterInvariants().check({"1": follower})
 
     def test_a_restart_finds_it_in_the_log(self):
         """M04: also if it was not committed."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 from txraft.core.errors import InvariantBroken
 from txraft.core.leader import Leader
+from txraft.core.log import EntryKind
+from txraft.core.membership import Membership
 from txraft.core.messages import (
     AppendEntriesResponse,
     Message,
@@ -63,6 +65,12 @@ def check_sent(raft: Raft, receiver: str, message: Message) -> None:
         require(durable.voted_for == raft.server_id, "a candidate asks before its own vote is durable", *facts)
     if isinstance(message, AppendEntriesResponse):
         require(message.match_index <= raft.log.durable_index, "what is not durable is acknowledged", *facts)
+
+
+def _always_meet(one: Membership, other: Membership) -> bool:
+    """Whether any two quorums, one of each, have a server in common. Where nobody votes, nobody decides."""
+    pairs = [(half, other_half) for half in one.halves for other_half in other.halves]
+    return not one.voters or any(len(a) // 2 + len(b) // 2 + 2 > len({*a, *b}) for a, b in pairs)
 
 
 class _Seen:
@@ -157,6 +165,9 @@ class ClusterInvariants:
             entry = (seen.terms[at - 1], int(log.kind(at)), log.command(at))
             require(self._entries.setdefault((at, term), entry) == entry, "Log Matching", raft.server_id, at, term)
             seen.terms.append(term)
+            if log.kind(at) is EntryKind.CONFIGURATION:
+                before, after = raft.memberships.at(at - 1), raft.memberships.at(at)
+                require(_always_meet(before, after), "two memberships decide apart", raft.server_id, at, before, after)
 
     def _check_leader(self, seen: _Seen, raft: Raft) -> None:
         if not isinstance(raft.role, Leader):
