@@ -97,7 +97,7 @@ def run_seeds(
     return totals, failures
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     """Servers that stop because their disk failed say so in the log, thousands of times."""
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
 
@@ -106,7 +106,7 @@ def _outcomes(tasks: Iterable[tuple[int, str]], jobs: int) -> Iterator[_Outcome]
     if jobs == 1:
         yield from map(_run, tasks)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs, initializer=_be_quiet) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, initializer=be_quiet) as pool:
         yield from pool.imap_unordered(_run, tasks)
 
 

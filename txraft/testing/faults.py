@@ -125,6 +125,25 @@ class Faults:
         if self._servers[server_id].node is not None:
             self._cluster.resume(server_id)
 
+    def do_strand(self, how: str) -> None:
+        """
+        What others do while the leader cannot, and what it does when it can again, is where much goes wrong.
+
+        `pause`: it sleeps. `stall`: its disk takes very long. `cut`: that, and nobody hears it; so others may replace
+        what it writes before it is written.
+        """
+        leader = self._cluster.leader()
+        if leader is None:
+            return
+        self.counts[f"strand {how}"] += 1
+        server_id = leader.settings.server_id
+        if how == "pause":
+            self.do_pause(server_id)
+            return
+        self.do_disk(server_id, "stalled")
+        if how == "cut":
+            self.do_isolate(server_id)
+
     def do_clock(self, server_id: str, rate: str) -> None:
         self.counts["clock"] += 1
         self._servers[server_id].clock_rate = float(rate)

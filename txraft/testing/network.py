@@ -24,8 +24,8 @@ from txraft.testing.clock import SimulatedClock
 
 CONNECT_S = 0.001
 
-REPLAY_SAMPLE = 200
-"""Old frames that are kept to be delivered again."""
+REPLAY_SAMPLE = 40
+"""Old frames of each kind of message that are kept to be delivered again."""
 
 Receive = Callable[[str, Sequence[Message]], None]
 
@@ -66,8 +66,8 @@ class Network:
         self._receivers: dict[str, SimulatedTransport] = {}
         self._arrival: dict[tuple[str, str], float] = {}
         self._resets = 0
-        self._carried = 0
-        self._old: list[tuple[SimulatedTransport, str, bytes]] = []
+        self._carried: Counter[int] = Counter()
+        self._old: dict[int, list[tuple[SimulatedTransport, str, bytes]]] = {}
 
     def transport(self, server_id: str, when_awake: Callable[[Callable[[], object]], None]) -> SimulatedTransport:
         """
@@ -144,17 +144,19 @@ class Network:
             transport.disconnect()
 
     def replay(self, count: int) -> None:
-        """Deliver old frames of this run once more, wherever they went the first time."""
-        for sender, receiver, payload in self._rng.choices(self._old, k=count) if self._old else ():
-            self._send(0, sender, receiver, payload)
+        """Deliver old frames of this run once more, wherever they went the first time; each kind is as likely."""
+        for old in self._rng.choices([old for _, old in sorted(self._old.items())], k=count) if self._old else ():
+            self._send(0, *self._rng.choice(old))
 
     def _keep_for_replay(self, sender: SimulatedTransport, receiver: str, payload: bytes) -> None:
-        """A sample of all frames so far, each as likely as any other to be in it."""
-        self._carried += 1
-        if len(self._old) < REPLAY_SAMPLE:
-            self._old.append((sender, receiver, payload))
-        elif (place := self._rng.randrange(self._carried)) < REPLAY_SAMPLE:
-            self._old[place] = (sender, receiver, payload)
+        """A sample of all frames so far for each kind of message, which its first byte tells."""
+        kind = payload[0]
+        self._carried[kind] += 1
+        old = self._old.setdefault(kind, [])
+        if len(old) < REPLAY_SAMPLE:
+            old.append((sender, receiver, payload))
+        elif (place := self._rng.randrange(self._carried[kind])) < REPLAY_SAMPLE:
+            old[place] = (sender, receiver, payload)
 
     def _deliver(self, resets: int, sender: SimulatedTransport, receiver: str, payload: bytes) -> None:
         transport = self._receivers.get(receiver)

@@ -88,6 +88,7 @@ class Profile:
         ("fail-disk", 1),
         ("pause", 2),
         ("resume", 4),
+        ("strand", 2),
         ("clock", 1),
         ("slow-apply", 1),
         ("rot", 1),
@@ -101,6 +102,7 @@ class Profile:
 PROFILES = {
     "standard": Profile(),
     "crashes": Profile(
+        servers=(1, 3, 3, 5),
         weights=(
             ("crash", 6),
             ("start", 8),
@@ -109,11 +111,36 @@ PROFILES = {
             ("fail-disk", 2),
             ("rot", 2),
             ("lose-write", 3),
+            ("strand", 1),
             ("heal", 1),
-        )
+        ),
     ),
     "partitions": Profile(
-        weights=(("isolate", 4), ("bridge", 3), ("ring", 2), ("cut", 5), ("heal", 5), ("network", 2))
+        weights=(
+            ("isolate", 4),
+            ("bridge", 3),
+            ("ring", 2),
+            ("cut", 5),
+            ("heal", 5),
+            ("network", 2),
+            ("strand", 2),
+            ("resume", 2),
+        )
+    ),
+    "late": Profile(
+        servers=(3, 5),
+        requests_per_s=10.0,
+        faults_per_s=10.0,
+        weights=(
+            ("replay", 12),
+            ("network", 3),
+            ("strand", 2),
+            ("resume", 2),
+            ("isolate", 2),
+            ("cut", 2),
+            ("heal", 5),
+            ("disk", 1),
+        ),
     ),
     "calm": Profile(faults_per_s=0.5, requests_per_s=100.0),
 }
@@ -172,7 +199,9 @@ def _draw_words(rng: random.Random, kind: str, ids: Sequence[str]) -> tuple[str,
         case "clock":
             return (server_id, rng.choice(("0.8", "1.0", "1.25")))
         case "slow-apply":
-            return (server_id, rng.choice(("0", "5", "100")))
+            return (server_id, rng.choice(("0", "5", "100", "500")))
+        case "strand":
+            return (rng.choice(("pause", "stall", "cut")),)
         case "heal" | "reset" | "replay":
             return ()
         case _:

@@ -223,8 +223,11 @@ def of_start(watch: Watch, is_cut: bool) -> Iterator[str]:
 def of_crash(watch: Watch) -> Iterator[str]:
     """A process is about to die; it may have stopped itself before."""
     raft, node = watch.raft, watch.server.node
-    if isinstance(raft.role, Follower) and raft.log.last_index > raft.log.durable_index:
-        yield "R13"
+    if raft.log.last_index > raft.log.durable_index:
+        if isinstance(raft.role, Follower):
+            yield "R13"
+        if raft.membership.members == (raft.server_id,):
+            yield "R18"
     if watch.server.disk.has_unsynced_names:
         yield "D02"
     if node is not None and node.failure is not None:
