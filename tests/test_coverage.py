@@ -115,6 +115,16 @@ def test_what_a_dying_server_was_writing_counts():
     assert "R13" in watched.rows_reached_by(lambda: watched.cluster.crash(busy))
 
 
+def test_a_server_of_its_own_counts_for_what_it_had_not_written():
+    """R18"""
+    watched = Watched(size=1)
+    watched.cluster.run(1)
+    watched.leader.propose(b"x")
+    assert watched.rows_reached_by(lambda: watched.cluster.run(0)) == set()
+    assert watched.leader.raft.log.last_index > watched.leader.raft.log.durable_index
+    assert watched.rows_reached_by(lambda: watched.cluster.crash("s1")) - {"D02"} == {"R18"}
+
+
 @pytest.mark.parametrize(("call", "row"), [("fdatasync", "D01"), ("pwrite", "D08")])
 def test_a_disk_that_fails_counts_by_the_call_that_failed(call, row):
     watched = Watched()

@@ -65,6 +65,7 @@ def test_every_fault_and_every_outcome_is_reached():
         outcomes.update(report.outcomes)
         endings[report.options.ending] += 1
     kinds = {"crash", "partition", "bridge", "ring", "cut", "reset", "replay", "pause", "clock", "slow apply"}
+    kinds |= {"strand pause", "strand stall", "strand cut"}
     kinds |= {"disk stalled", "disk EIO", "disk ENOSPC", "network heavy", "network terrible"}
     kinds |= {"rot refused", "rot harmless", "lost write", "lost write refused"}
     kinds |= {"wiped disk", "cloned disk", "wrong cluster"}
