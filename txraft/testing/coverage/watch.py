@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -74,16 +75,12 @@ class Coverage:
     def note_step(self, step: Step) -> None:
         """A server has dealt with a message."""
         try:
-            self._cells.update(cells_of(step))
+            for name in cells_of(step):
+                self._cells[name] += 1
         except KeyError as error:
             require(False, "an outcome that the table calls impossible", error.args[0], step.raft.server_id)
         self._rows.update(situations.of_step(step))
-        self.note_committed(step.raft.commit_index)
-
-    def note_committed(self, index: int) -> None:
-        """A server knows that entries up to here are committed."""
-        if index > self.committed_index:
-            self.committed_index = index
+        self.committed_index = max(self.committed_index, step.raft.commit_index)
 
     def note_candidate(self, term: int, server_id: str) -> None:
         """A server asks for votes in `term`."""
@@ -157,8 +154,7 @@ class Watch:
 
     @staticmethod
     def _replace(owner: object, name: str, hook: Callable[..., Any]) -> None:
-        inner = getattr(owner, name)
-        setattr(owner, name, lambda *arguments: hook(inner, *arguments))
+        setattr(owner, name, partial(hook, getattr(owner, name)))
 
     def _on_step(self, inner: Callable[[str, Message], None], sender: str, message: Message) -> None:
         outer, self._step = self._step, Step(self, sender, message)
@@ -185,9 +181,11 @@ class Watch:
         inner(receiver, message)
 
     def _on_ready(self, inner: Callable[[], Ready]) -> Ready:
-        ready = inner()
-        self.coverage.note_committed(self.raft.commit_index)
-        self.coverage.note(situations.of_ready(self, ready))
+        ready, coverage = inner(), self.coverage
+        coverage.committed_index = max(coverage.committed_index, self.raft.commit_index)
+        # Most are empty, and there are many.
+        if ready.reads or ready.dropped_reads or self.server.apply_seconds:
+            coverage.note(situations.of_ready(self, ready))
         if ready.persist is not None:
             self.writing, runs = ready.persist, ready.persist.runs
             self.is_replacing = bool(runs) and runs[0].first_index <= self._written_index
