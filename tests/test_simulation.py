@@ -13,6 +13,7 @@ from twisted.internet.defer import succeed
 
 from txraft.core.follower import Follower
 from txraft.node import RaftNode
+from txraft.testing import replay
 from txraft.testing.schedule import PROFILES, Action, draw, parse_schedule
 from txraft.testing.shrinking import failure_of, parse_script, script, shrink
 from txraft.testing.simulation import Options, Simulation, run_seed
@@ -33,8 +34,7 @@ def test_no_seed_breaks_anything(part):
 def test_what_was_found_once_does_not_come_back():
     """Scripts of `raftctl simulate --scripts tests/regressions`."""
     for path in REGRESSIONS:
-        options, schedule = parse_script(path.read_text())
-        Simulation(options, schedule).run()
+        replay(path)
 
 
 def test_a_seed_gives_the_same_run_in_every_process():

@@ -7,6 +7,7 @@ Twisted command in the environment may load it.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -82,6 +83,31 @@ class IStateMachinePlugin(IPlugin):
         @param node: the `txraft.node.RaftNode`; call its `advertise(client_address=...)` so that other servers can
             send clients here.
         @raise txraft.errors.ConfigError: an option is unknown or wrong.
+        """
+
+
+class ISimulatedPlugin(Interface):
+    """
+    What a plugin provides beside `IStateMachinePlugin` if its machine is to be tried in simulated clusters.
+
+    `raftctl simulate --machine` and `txraft.testing.simulate` use it; servers do not.
+    """
+
+    def command(rng: random.Random) -> bytes:
+        """
+        A command for `apply`, such as a client might send; better one that meets others' than one of its own.
+
+        @param rng: the only source of randomness: the same state of it gives the same command, in every process.
+        """
+
+    def query(rng: random.Random) -> bytes:
+        """A request for the machine's `query`. See `command`."""
+
+    def check(machine: IStateMachine) -> None:
+        """
+        Look at a machine after every batch of commands. Must not change it.
+
+        @raise Exception: it is in a state in which it must never be; says how.
         """
 
 

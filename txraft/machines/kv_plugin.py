@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
 from txraft.errors import ConfigError
-from txraft.interfaces import IStateMachine, IStateMachinePlugin
+from txraft.interfaces import ISimulatedPlugin, IStateMachine, IStateMachinePlugin
 
 if TYPE_CHECKING:
     from txraft.machines.kv_options import KeyValueOptions
 
 
-@implementer(IStateMachinePlugin)
+@implementer(IStateMachinePlugin, ISimulatedPlugin)
 class KeyValuePlugin:
-    """See `IStateMachinePlugin`; the options are in `kv_options`."""
+    """See `IStateMachinePlugin` and `ISimulatedPlugin`; the options are in `kv_options`."""
 
     name = "kv"
     description = "keys and values, for Redis clients and for telnet"
@@ -40,6 +41,21 @@ class KeyValuePlugin:
         bounds = Bounds(parsed.request_bytes, parsed.max_pipeline, parsed.pipeline_bytes)
         factory = KeyValueFactory(Surroundings(node, machine, limits), bounds, parsed.max_connections)
         return KeyValueService(node, factory, parsed.endpoint, parsed.client_address)
+
+    def command(self, rng: random.Random) -> bytes:
+        from txraft.machines.kv_samples import draw_command
+
+        return draw_command(rng)
+
+    def query(self, rng: random.Random) -> bytes:
+        from txraft.machines.kv_samples import draw_query
+
+        return draw_query(rng)
+
+    def check(self, machine: Any) -> None:
+        from txraft.machines.kv_samples import check
+
+        check(machine)
 
     def _parse(self, options: dict[str, str]) -> KeyValueOptions:
         from txraft.machines.kv_options import parse_options

@@ -3,5 +3,16 @@
 from txraft.testing.cluster import Cluster, RecordingMachine
 from txraft.testing.disk import FakeDisk
 from txraft.testing.network import NetworkFaults
+from txraft.testing.replicas import MachineBroken, StateDiverged
+from txraft.testing.running import replay, simulate
 
-__all__ = ["Cluster", "FakeDisk", "NetworkFaults", "RecordingMachine"]
+__all__ = [
+    "Cluster",
+    "FakeDisk",
+    "MachineBroken",
+    "NetworkFaults",
+    "RecordingMachine",
+    "StateDiverged",
+    "replay",
+    "simulate",
+]

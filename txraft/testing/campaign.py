@@ -13,7 +13,7 @@ import attrs
 from twisted.logger import globalLogBeginner
 
 from txraft.testing.shrinking import commit
-from txraft.testing.simulation import Options, Report, run_seed
+from txraft.testing.simulation import Options, Report, run_options
 
 
 @attrs.frozen
@@ -62,29 +62,27 @@ class Totals:
 _Outcome = tuple[Report, float] | Failure
 
 
-def _run(task: tuple[int, str]) -> _Outcome:
-    seed, profile = task
+def _run(options: Options) -> _Outcome:
     began = time.process_time()
     try:
-        return run_seed(seed, profile), time.process_time() - began
+        return run_options(options), time.process_time() - began
     except Exception as error:
-        return Failure(Options.expand(seed, profile), f"{type(error).__name__}: {error}")
+        return Failure(options, f"{type(error).__name__}: {error}")
 
 
 def run_seeds(
-    seeds: Iterable[int],
-    profile: str,
+    runs: Iterable[Options],
     jobs: int,
     on_progress: Callable[[Totals], None] = lambda totals: None,
     stop_at: Callable[[], bool] = lambda: False,
 ) -> tuple[Totals, list[Failure]]:
     """
-    Run seeds in `jobs` processes until they end or `stop_at()`; the totals, and what failed.
+    Run what seeds have expanded to in `jobs` processes until they end or `stop_at()`; the totals, and what failed.
 
     `on_progress` is told the totals after every seed.
     """
     totals, failures = Totals(), list[Failure]()
-    for outcome in _outcomes(((seed, profile) for seed in seeds), jobs):
+    for outcome in _outcomes(runs, jobs):
         if isinstance(outcome, Failure):
             totals.seeds += 1
             totals.violations += 1
@@ -102,12 +100,12 @@ def be_quiet() -> None:
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
 
 
-def _outcomes(tasks: Iterable[tuple[int, str]], jobs: int) -> Iterator[_Outcome]:
+def _outcomes(runs: Iterable[Options], jobs: int) -> Iterator[_Outcome]:
     if jobs == 1:
-        yield from map(_run, tasks)
+        yield from map(_run, runs)
         return
     with multiprocessing.get_context("spawn").Pool(jobs, initializer=be_quiet) as pool:
-        yield from pool.imap_unordered(_run, tasks)
+        yield from pool.imap_unordered(_run, runs)
 
 
 def add_to_ledger(path: pathlib.Path, totals: Totals, profile: str) -> None:

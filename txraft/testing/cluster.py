@@ -7,15 +7,16 @@ given the same commands. A violation raises `InvariantBroken` out of `run`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
 from zope.interface import implementer
 
+from txraft.core.errors import InvariantBroken
 from txraft.core.invariants import ClusterInvariants, check_sent, require
 from txraft.core.raft import Raft
 from txraft.errors import StorageError
@@ -27,6 +28,7 @@ from txraft.storage.store import LogStore
 from txraft.testing.clock import ProcessClock, SimulatedClock
 from txraft.testing.disk import FakeDisk
 from txraft.testing.network import Network, SimulatedTransport
+from txraft.testing.witness import Witness
 from txraft.testing.writer import FakeWriter
 
 CLUSTER_ID = "simulated"
@@ -55,38 +57,6 @@ class RecordingMachine:
 
     def restore(self, chunks: Sequence[bytes]) -> None:
         self.commands = list(chunks)
-
-
-@implementer(IStateMachine)
-class _Witness:
-    """Between the node and the machine: a digest of all that was applied up to each index, equal on all servers."""
-
-    def __init__(self, machine: Any, server_id: str, digests: dict[int, bytes], applying: Callable[[], None]) -> None:
-        self._machine = machine
-        self._server_id = server_id
-        self._digests = digests
-        self._digest = b""
-        self._applying = applying
-
-    def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[object]:
-        for index, command in enumerate(commands, first_index):
-            entry = b"%d %d %d " % (index, time_ms, len(command)) + command
-            self._digest = hashlib.blake2b(self._digest + entry, digest_size=16).digest()
-            seen = self._digests.setdefault(index, self._digest)
-            require(seen == self._digest, "State Machine Safety", self._server_id, index, command)
-        self._applying()
-        results: Sequence[object] = self._machine.apply(first_index, commands, time_ms)
-        return results
-
-    def query(self, request: bytes) -> object:
-        return self._machine.query(request)
-
-    def snapshot(self) -> Sequence[bytes]:
-        chunks: Sequence[bytes] = self._machine.snapshot()
-        return chunks
-
-    def restore(self, chunks: Sequence[bytes]) -> None:
-        self._machine.restore(chunks)
 
 
 @attrs.define
@@ -128,10 +98,12 @@ class Cluster:
         seed: int = 0,
         size: int = 3,
         machine: Callable[[], Any] = RecordingMachine,
+        machine_of: Callable[[str], Any] | None = None,
         **settings: Any,
     ) -> None:
         """
         @param machine: makes a state machine; called at every start of a server.
+        @param machine_of: the same, for machines that want to know the id of their server.
         @param settings: fields of `NodeSettings` that differ from its defaults.
         """
         self.rng = random.Random(seed)
@@ -140,7 +112,8 @@ class Cluster:
         self.events = 0
         self.on_start: Callable[[Server], None] = lambda server: None
         self.on_crash: Callable[[Server], None] = lambda server: None
-        self._make_machine = machine
+        self._make_machine = machine_of or (lambda server_id: machine())
+        self._broken: InvariantBroken | None = None
         self._settings = settings
         self._invariants = ClusterInvariants()
         self._digests: dict[int, bytes] = {}
@@ -173,12 +146,12 @@ class Cluster:
         server.clock = ProcessClock(self.clock, server.clock_rate)
         server.writer = FakeWriter(server.clock, lambda: server.disk_seconds())
         server.transport = self.network.transport(server.server_id, server.clock.when_awake)
-        server.machine = self._make_machine()
+        server.machine = self._make_machine(server.server_id)
         node = RaftNode(
             self._node_settings(server),
             self._store(server, server.disk, server.writer),
             server.transport,
-            _Witness(server.machine, server.server_id, self._digests, lambda: self._be_busy(server)),
+            Witness(server.machine, server.server_id, self._digests, lambda: self._be_busy(server), self._judging),
             server.clock,
             self._split_rng(),
             self._wall_ms,
@@ -300,6 +273,15 @@ class Cluster:
             self.node(server_id).stopService().addCallback(lambda _, stopped: stopped(), stopped)
         require(self.run_until(lambda: not going, seconds), "a server does not stop", sorted(going))
 
+    @contextlib.contextmanager
+    def _judging(self) -> Iterator[None]:
+        """An invariant that is broken here, inside of a server, ends the run, and does not only stop the server."""
+        try:
+            yield
+        except InvariantBroken as error:
+            self._broken = self._broken or error
+            raise
+
     def _be_busy(self, server: Server) -> None:
         """A process that computes hears nothing, as if it were paused."""
         clock = server.clock
@@ -339,6 +321,8 @@ class Cluster:
                 return holds()
             self.clock.run_next()
             self.events += 1
+            if self._broken is not None:
+                raise self._broken
             self._invariants.check(self._rafts)
         return True
 

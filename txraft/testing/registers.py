@@ -69,7 +69,7 @@ class RegisterClients:
         self._last_value = 0
         self._seen: dict[bytes, bytes] = {}
 
-    def machine(self) -> RegisterMachine:
+    def machine(self, server_id: str) -> RegisterMachine:
         """See `Workload`, also for what follows."""
         return RegisterMachine()
 

@@ -6,13 +6,16 @@ Source: Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Inpu
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Callable, Sequence
-
-import attrs
+from typing import Any
 
 from txraft.testing.schedule import Action, parse_schedule
 from txraft.testing.simulation import Options, Simulation
+
+_NUMBERS = ("seed", "size", "timing", "limits")
+_WORDS = ("profile", "ending", "machine")
 
 
 def failure_of(options: Options, schedule: Sequence[Action]) -> str | None:
@@ -20,9 +23,18 @@ def failure_of(options: Options, schedule: Sequence[Action]) -> str | None:
     try:
         Simulation(options, schedule).run()
     except Exception as error:
-        # Numbers differ from one schedule to another; what is broken is named before them.
-        return f"{type(error).__name__}: {str(error).split(':')[0].splitlines()[0] if str(error) else ''}"
+        return kind_of(f"{type(error).__name__}: {error}")
     return None
+
+
+def kind_of(why: str) -> str:
+    """
+    The kind of a failure, of which `why` says type and text.
+
+    Numbers differ from one schedule to another; what is broken is named before them.
+    """
+    name, _, text = why.partition(": ")
+    return f"{name}: {text.split(':')[0].splitlines()[0] if text else ''}"
 
 
 def shrink(
@@ -57,8 +69,9 @@ def shrink(
 def script(options: Options, schedule: Sequence[Action], why: str) -> str:
     """A regression script: what happened, the options, and the actions, one a line."""
     lines = [f"# {line}" for line in [*why.splitlines(), f"Found at commit {commit()}."]]
-    facts = " ".join(f"{name}={value}" for name, value in attrs.asdict(options).items())
-    return "\n".join([*lines, f"# options {facts}", *map(str, schedule), ""])
+    facts = [f"{name}={getattr(options, name)}" for name in (*_NUMBERS, *_WORDS)]
+    facts += [f"option:{key}={value}" for key, value in options.machine_options]
+    return "\n".join([*lines, f"# options {shlex.join(facts)}", *map(str, schedule), ""])
 
 
 def parse_script(text: str) -> tuple[Options, list[Action]]:
@@ -69,9 +82,11 @@ def parse_script(text: str) -> tuple[Options, list[Action]]:
     """
     for line in text.splitlines():
         if line.startswith("# options "):
-            facts = dict(word.split("=", 1) for word in line.split()[2:])
-            numbers = {name: int(facts[name]) for name in ("seed", "size", "timing", "limits")}
-            return Options(profile=facts["profile"], ending=facts["ending"], **numbers), parse_schedule(text)
+            facts = dict(word.split("=", 1) for word in shlex.split(line)[2:])
+            values: dict[str, Any] = {name: int(facts[name]) for name in _NUMBERS}
+            values |= {name: facts[name] for name in _WORDS}
+            options = [(key[7:], value) for key, value in facts.items() if key.startswith("option:")]
+            return Options(machine_options=tuple(options), **values), parse_schedule(text)
     raise ValueError("no line '# options ...'")
 
 

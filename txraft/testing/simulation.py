@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 
@@ -22,6 +23,8 @@ from txraft.testing.cluster import Cluster
 from txraft.testing.coverage.watch import Coverage
 from txraft.testing.endings import Endings
 from txraft.testing.faults import Faults
+from txraft.testing.machines import MachineWorkload
+from txraft.testing.quiet import quietly
 from txraft.testing.registers import RegisterClients
 from txraft.testing.schedule import PROFILES, Action, draw
 from txraft.testing.workload import Workload
@@ -29,7 +32,7 @@ from txraft.testing.workload import Workload
 TIMINGS = ((150, 300, 80), (50, 100, 20), (1000, 2000, 400))
 """Shortest and longest election timeout and heartbeat, in ms: the default, tight, and coarse."""
 
-LIMITS: tuple[dict[str, int], ...] = (
+LIMITS: tuple[dict[str, Any], ...] = (
     {},
     {"max_append_bytes": 150, "max_inflight_bytes": 400, "max_uncommitted_bytes": 600, "max_pending_reads": 6},
 )
@@ -38,7 +41,11 @@ LIMITS: tuple[dict[str, int], ...] = (
 
 @attrs.frozen
 class Options:
-    """What a seed expands to, besides the schedule. All of it can be printed, and given back."""
+    """
+    What a seed expands to, besides the schedule. All of it can be printed, and given back.
+
+    `machine` is what `state_machine=` in raft.conf would say; empty for the simulation's own registers.
+    """
 
     seed: int
     profile: str
@@ -46,9 +53,17 @@ class Options:
     ending: str
     timing: int
     limits: int
+    machine: str = ""
+    machine_options: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def expand(cls, seed: int, profile: str = "standard") -> Options:
+    def expand(
+        cls,
+        seed: int,
+        profile: str = "standard",
+        machine: str = "",
+        machine_options: tuple[tuple[str, str], ...] = (),
+    ) -> Options:
         rng = random.Random(f"options {seed} {profile}")
         return cls(
             seed=seed,
@@ -57,6 +72,8 @@ class Options:
             ending=rng.choice(("safety", "liveness", "liveness", "agreement")),
             timing=rng.choices(range(len(TIMINGS)), (6, 2, 2))[0],
             limits=rng.randrange(len(LIMITS)),
+            machine=machine,
+            machine_options=machine_options,
         )
 
 
@@ -91,11 +108,11 @@ class Simulation:
         shortest, longest, heartbeat = TIMINGS[options.timing]
         profile = PROFILES[options.profile]
         self.options = options
-        self.workload: Workload = RegisterClients(lambda: int(self.cluster.clock.now * 1e9))
+        self.workload = self._make_workload()
         self.cluster = Cluster(
             seed=options.seed,
             size=options.size,
-            machine=self.workload.machine,
+            machine_of=self.workload.machine,
             min_election_timeout=shortest,
             max_election_timeout=longest,
             heartbeat_rate=heartbeat,
@@ -113,9 +130,16 @@ class Simulation:
         self._digest = hashlib.blake2b(digest_size=16)
         self.cluster.network.trace = self._trace
 
+    def _make_workload(self) -> Workload:
+        options = self.options
+        if options.machine:
+            return MachineWorkload(options.machine, dict(options.machine_options), options.seed)
+        return RegisterClients(lambda: int(self.cluster.clock.now * 1e9))
+
     def _trace(self, line: bytes) -> None:
         self._digest.update(b"%d %b\n" % (int(self.cluster.clock.now * 1e9), line))
 
+    @quietly()
     def run(self) -> Report:
         """
         Carry out the schedule and the ending.
@@ -188,12 +212,17 @@ class Simulation:
 
 
 def run_seed(seed: int, profile: str = "standard") -> Report:
+    """See `run_options`."""
+    return run_options(Options.expand(seed, profile))
+
+
+def run_options(options: Options) -> Report:
     """
-    Run one seed.
+    Run what a seed has expanded to.
 
     :raises AssertionError: something is broken; a note on it names seed and options.
     """
-    simulation = Simulation(Options.expand(seed, profile))
+    simulation = Simulation(options)
     try:
         return simulation.run()
     except Exception as error:

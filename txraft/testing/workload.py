@@ -43,7 +43,7 @@ class Workload(Protocol):
 
     outcomes: Outcomes
 
-    def machine(self) -> Any:
+    def machine(self, server_id: str) -> Any:
         """A new state machine; called at every start of a server."""
 
     def draw(self, rng: random.Random) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 from zope.interface import implementer
 
-from txraft.interfaces import IStateMachine, IStateMachinePlugin
+from txraft.interfaces import ISimulatedPlugin, IStateMachine, IStateMachinePlugin
 
 
 @implementer(IStateMachine)
@@ -24,7 +24,7 @@ class Counter:
         self.total = int(b"".join(chunks))
 
 
-@implementer(IStateMachinePlugin)
+@implementer(IStateMachinePlugin, ISimulatedPlugin)
 class CounterPlugin:
     name = "counter"
     description = "A number that clients add to; an example of a state machine."
@@ -36,3 +36,12 @@ class CounterPlugin:
         from txraft_counter.server import counter_service
 
         return counter_service(node, options.get("counter_port", "8900"))
+
+    def command(self, rng):
+        return b"%d" % rng.randrange(-9, 100)
+
+    def query(self, rng):
+        return b""
+
+    def check(self, machine):
+        assert type(machine.total) is int, machine.total
