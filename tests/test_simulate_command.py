@@ -113,8 +113,9 @@ def test_a_violation_is_named_and_kept_as_a_script(tmp_path, capsys, monkeypatch
     assert scripts
     options, schedule = parse_script(scripts[0].read_text())
     assert failure_of(options, schedule) is not None
-    assert f"standard_{options.seed}.txt" == scripts[0].name
-    test_path = scripts[0].with_name(f"test_standard_{options.seed}.py")
+    name = f"{options.profile}_{options.seed}"
+    assert scripts[0].name == f"{name}.txt"
+    test_path = scripts[0].with_name(f"test_{name}.py")
     assert f"test: pytest {test_path}" in output
     for runner in ("pytest", "unittest"):
         ran = run_test(test_path, runner)

@@ -15,7 +15,7 @@ from txraft.testing.campaign import Failure, Totals, add_to_ledger, ledger_total
 from txraft.testing.coverage import EVERYTHING, missing
 from txraft.testing.machines import find_simulated
 from txraft.testing.running import command_line, write_regression
-from txraft.testing.schedule import PROFILES
+from txraft.testing.schedule import ALL, PROFILES
 from txraft.testing.shrinking import kind_of
 from txraft.testing.simulation import Options
 
@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--minutes", type=float, metavar="M", help="as many seeds as fit into this time")
     parser.add_argument("--first-seed", type=int, default=0, metavar="S", help="where to begin (default: 0)")
     parser.add_argument(
-        "--profile", choices=sorted(PROFILES), default="standard", help="what happens (default: standard)"
+        "--profile",
+        choices=[ALL, *sorted(PROFILES)],
+        default=ALL,
+        help="what happens (default: all, each seed the next)",
     )
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"

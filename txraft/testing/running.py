@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from txraft.testing.campaign import Totals
 from txraft.testing.machines import find_simulated
+from txraft.testing.schedule import ALL, profile_of
 from txraft.testing.shrinking import parse_script, script, shrink
 from txraft.testing.simulation import Options, Simulation, run_options
 
@@ -32,7 +33,7 @@ def simulate(
     machine: str,
     seeds: int = 50,
     first_seed: int = 0,
-    profile: str = "standard",
+    profile: str = ALL,
     options: Mapping[str, str] | None = None,
 ) -> Totals:
     """
@@ -82,7 +83,7 @@ def write_regression(options: Options, why: str, directory: pathlib.Path) -> tup
 def command_line(options: Options) -> str:
     """What runs this seed again."""
     words = ["raftctl", "simulate", "--seed", str(options.seed)]
-    if options.profile != "standard":
+    if options.profile != profile_of(options.seed):
         words += ["--profile", options.profile]
     if options.machine:
         words += ["--machine", options.machine]

@@ -149,6 +149,15 @@ PROFILES = {
 DrawRequest = Callable[[random.Random], tuple[str, ...]]
 
 
+ALL = "all"
+"""In a profile's place: seeds take the profiles in turn."""
+
+
+def profile_of(seed: int, profile: str = ALL) -> str:
+    """The name of the profile that a seed runs under."""
+    return sorted(PROFILES)[seed % len(PROFILES)] if profile == ALL else profile
+
+
 def draw(rng: random.Random, profile: Profile, ids: Sequence[str], draw_request: DrawRequest) -> list[Action]:
     """
     A schedule for these servers: sorted by time, and different for each state of `rng`.

@@ -26,7 +26,7 @@ from txraft.testing.faults import Faults
 from txraft.testing.machines import MachineWorkload
 from txraft.testing.quiet import quietly
 from txraft.testing.registers import RegisterClients
-from txraft.testing.schedule import PROFILES, Action, draw
+from txraft.testing.schedule import ALL, PROFILES, Action, draw, profile_of
 from txraft.testing.workload import Workload
 
 TIMINGS = ((150, 300, 80), (50, 100, 20), (1000, 2000, 400))
@@ -60,10 +60,11 @@ class Options:
     def expand(
         cls,
         seed: int,
-        profile: str = "standard",
+        profile: str = ALL,
         machine: str = "",
         machine_options: tuple[tuple[str, str], ...] = (),
     ) -> Options:
+        profile = profile_of(seed, profile)
         rng = random.Random(f"options {seed} {profile}")
         return cls(
             seed=seed,
@@ -211,7 +212,7 @@ class Simulation:
         clock.when_awake(ask)
 
 
-def run_seed(seed: int, profile: str = "standard") -> Report:
+def run_seed(seed: int, profile: str = ALL) -> Report:
     """See `run_options`."""
     return run_options(Options.expand(seed, profile))
 
