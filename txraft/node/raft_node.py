@@ -292,7 +292,8 @@ class RaftNode(Service):
 
     def _carry_out(self, raft: Raft) -> None:
         self._note_changes(raft)
-        self._append_gathered(raft)
+        if self._proposals.gathered_count:
+            self._append_gathered(raft)
         self._request_reads(raft)
         ready = raft.ready()
         if ready.messages:
@@ -317,14 +318,13 @@ class RaftNode(Service):
             self._arm_flush()
 
     def _append_gathered(self, raft: Raft) -> None:
-        commands = self._proposals.take_gathered()
-        if not commands:
-            return
-        role = raft.role
-        if role is self._reserved_by and isinstance(role, Leader):
-            self._proposals.appended(role.propose(commands), raft.term)
-        else:
+        role, is_writing = raft.role, raft.write_age_ticks is not None
+        if role is not self._reserved_by or not isinstance(role, Leader):
             self._proposals.refuse_gathered(self._not_leader())
+        elif self._proposals.is_due(is_writing):
+            self._proposals.appended(role.propose(self._proposals.take_gathered()), raft.term)
+        elif not is_writing:
+            self._arm_flush()
 
     def _request_reads(self, raft: Raft) -> None:
         read_id = self._reads.take_new()

@@ -25,6 +25,12 @@ class _Many:
 
 _Waiter = Deferred[Any] | _Many
 
+LARGE_BATCH = 64
+"""So many commands, and what a batch costs by itself is little beside what they cost: it need not grow."""
+
+GATHER_TURNS = 4
+"""For how many turns a batch may grow while nothing is being written."""
+
 
 def _count(waiter: _Waiter) -> int:
     return waiter.missing if isinstance(waiter, _Many) else 1
@@ -79,11 +85,13 @@ class Proposals:
     """
     Who waits for entries; each is answered once, with its own entries' results or a failure.
 
-    Commands of a turn are gathered, and appended together; until then nothing was done for them.
+    Commands are gathered until their batch `is_due`, and appended together; until then nothing was done for them.
     """
 
     def __init__(self) -> None:
         self._commands: list[bytes] = []
+        self._turns = 0
+        self._last_count = 1
         self._gathered: deque[_Waiter] = deque()
         self._appended: deque[_Appended] = deque()
 
@@ -104,9 +112,31 @@ class Proposals:
         self._gathered.append(waiter)
         return waiter.deferred
 
+    @property
+    def gathered_count(self) -> int:
+        """How many commands wait to be appended."""
+        return len(self._commands)
+
+    def is_due(self, is_writing: bool) -> bool:
+        """
+        Whether to append now what is gathered; asked once a turn.
+
+        A batch costs each server as much as dozens of commands. So a small one waits: for the end of the write that is
+        outstanding, whose successor it will be; and while nothing is being written, as long as each turn brings
+        more proposals, for a few turns. One that is alone does not wait for others, which may never come.
+        """
+        if len(self._commands) >= LARGE_BATCH:
+            return True
+        if is_writing:
+            return False
+        last_count, self._last_count = self._last_count, len(self._gathered)
+        self._turns += 1
+        return self._last_count == last_count or self._turns >= GATHER_TURNS
+
     def take_gathered(self) -> list[bytes]:
         """The commands that are to be appended now. Say `appended` or `refuse_gathered` next."""
         commands, self._commands = self._commands, []
+        self._turns, self._last_count = 0, 1
         return commands
 
     def appended(self, first_index: int, term: int) -> None:
@@ -116,7 +146,8 @@ class Proposals:
 
     def refuse_gathered(self, error: Exception) -> None:
         """What was gathered will not be appended."""
-        waiters, self._gathered, self._commands = self._gathered, deque(), []
+        waiters, self._gathered = self._gathered, deque()
+        self.take_gathered()
         for waiter in waiters:
             _fail(waiter, error)
 
