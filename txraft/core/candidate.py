@@ -50,8 +50,9 @@ class _Asking(Role):
             self.ask()
 
     def count(self, sender: str, granted: bool) -> None:
-        # An answer that was given stays: a duplicate cannot add to it, nor a late refusal take it away.
-        self.votes.setdefault(sender, granted)
+        # A vote that was given stays: a duplicate cannot add to it, nor a late refusal take it away. But a refusal may
+        # have answered a request of an earlier term, and says nothing once there is a vote.
+        self.votes[sender] = granted or self.votes.get(sender, False)
         result = vote_result(self.raft.membership, self.votes)
         if result is VoteResult.WON:
             self.won()

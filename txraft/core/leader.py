@@ -53,7 +53,7 @@ class Leader(Role):
     def tick(self) -> None:
         settings = self.raft.settings
         for progress in self.progress.values():
-            progress.tick(settings.append_retry_ticks)
+            progress.tick(settings.append_retry_ticks, self.raft.log.last_index)
         self._heartbeat_elapsed_ticks += 1
         if self._heartbeat_elapsed_ticks >= settings.heartbeat_ticks:
             self._heartbeat_elapsed_ticks = 0
@@ -67,10 +67,16 @@ class Leader(Role):
             self._step_down()
 
     def _check_quorum(self) -> None:
-        """Step down if no quorum was heard from for an election timeout: it may have another leader. Thesis §6.2."""
+        """
+        Step down if no quorum was heard from for an election timeout: it may have another leader. Thesis §6.2.
+
+        Whoever answers but takes nothing any more, as with a stalled disk, is not counted: with it nothing can be
+        committed, and those who hear us would go on refusing a leader that could.
+        """
         heard = {self.raft.server_id: True}
         for server_id, progress in self.progress.items():
-            heard[server_id] = progress.is_active
+            is_stalled = progress.stalled_ticks >= self.raft.settings.stalled_disk_ticks
+            heard[server_id] = progress.is_active and not is_stalled
             progress.is_active = False
         if vote_result(self.raft.membership, heard) is not VoteResult.WON:
             self._step_down()

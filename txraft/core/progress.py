@@ -30,6 +30,7 @@ class Progress:
         "next_index",
         "probe_age_ticks",
         "silent_ticks",
+        "stalled_ticks",
         "state",
     )
 
@@ -43,6 +44,8 @@ class Progress:
         """Heard from since the last check of the quorum."""
         self.silent_ticks = 0
         """Ticks since it was last heard from in this leadership."""
+        self.stalled_ticks = 0
+        """Ticks since `match_index` moved, while the peer lacks something."""
         self.probe_age_ticks: int | None = None
         """PROBE: ticks since the outstanding request was sent; None if there is none."""
         self.is_probing_silence = False
@@ -62,6 +65,8 @@ class Progress:
         Only an accepted request ends probing: of many refusals in flight the first one has begun it.
         """
         is_news = match_index > self.match_index
+        if is_news:
+            self.stalled_ticks = 0
         self.match_index = max(self.match_index, match_index)
         self.next_index = max(self.next_index, self.match_index + 1)
         while self._in_flight and self._in_flight[0][0] <= self.match_index:
@@ -70,9 +75,10 @@ class Progress:
             self._enter(ReplicationState.REPLICATE)
         return is_news
 
-    def tick(self, retry_ticks: int) -> None:
+    def tick(self, retry_ticks: int, last_index: int) -> None:
         """One tick has passed; a probe that was not answered within `retry_ticks` may be sent again."""
         self.silent_ticks += 1
+        self.stalled_ticks = self.stalled_ticks + 1 if self.match_index < last_index else 0
         if self.probe_age_ticks is not None:
             self.probe_age_ticks += 1
             if self.probe_age_ticks >= retry_ticks:

@@ -139,7 +139,8 @@ class Raft:
         if isinstance(message, AppendEntries):
             # Without this answer a deposed leader, and a cluster of lower term, would never learn of ours.
             self.send(sender, AppendEntriesResponse(self.term, 0, 0))
-        elif isinstance(message, RequestVote):
+        elif isinstance(message, RequestVote) and sender != self.voted_for:
+            # Whoever has our vote is in this term, and would take the answer to its old request for one to its new.
             self.send(sender, RequestVoteResponse(self.term, granted=False))
         return not isinstance(message, PreVote | PreVoteResponse)
 

@@ -294,6 +294,6 @@ def _forget_time(raft: Raft) -> None:
         return
     role._check_elapsed_ticks = role._heartbeat_elapsed_ticks = 0
     for progress in role.progress.values():
-        progress.silent_ticks = 0
+        progress.silent_ticks = progress.stalled_ticks = 0
         if progress.probe_age_ticks is not None:
             progress.probe_age_ticks = 0
