@@ -78,6 +78,8 @@ class Script:
         if entries and entries[0].startswith("term="):
             term, entries = int(entries[0].removeprefix("term=")), entries[1:]
         self._start(server_id, " ".join([first, *entries]), term)
+        # It is what the script begins with, and nothing that has happened.
+        self._invariants = ClusterInvariants()
 
     def do_campaign(self, server_id: str) -> None:
         server = self.servers[server_id]

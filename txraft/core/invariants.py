@@ -6,9 +6,11 @@ A violation raises `InvariantBroken`, with the numbers. The checks are increment
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.errors import InvariantBroken
+from txraft.core.follower import Follower
 from txraft.core.leader import Leader
 from txraft.core.log import EntryKind
 from txraft.core.membership import Membership
@@ -20,7 +22,7 @@ from txraft.core.messages import (
     RequestVote,
     RequestVoteResponse,
 )
-from txraft.core.quorum import committed_index
+from txraft.core.quorum import VoteResult, committed_index, vote_result
 from txraft.core.raft import Raft
 
 
@@ -37,6 +39,9 @@ def check_server(raft: Raft) -> None:
     require(log.durable_index <= log.written_index <= log.last_index, "durable <= written <= last", name)
     require(raft.applied_index <= log.durable_index, "applied is durable", name, raft.applied_index, log.durable_index)
     require(log.last_term <= raft.term, "no entry is of a later term", name, log.last_term, raft.term)
+    if isinstance(raft.role, Follower | PreCandidate | Candidate):
+        waited, timeout = raft.role.elapsed_ticks, raft.role.timeout_ticks
+        require(waited <= timeout, "nobody waits longer than its timeout", name, raft.role.name, waited, timeout)
     if isinstance(raft.role, Leader):
         settings = raft.settings
         for server_id, progress in raft.role.progress.items():
@@ -59,8 +64,12 @@ def check_sent(raft: Raft, receiver: str, message: Message) -> None:
     if isinstance(message, PreVote | PreVoteResponse):
         return
     require(message.term <= durable.term, "a term that is not durable is told", *facts)
-    if isinstance(message, RequestVoteResponse) and message.granted:
-        require(durable.voted_for == receiver, "a vote that is not durable is given", *facts)
+    if isinstance(message, RequestVoteResponse) and message.term == durable.term:
+        has_vote = durable.voted_for == receiver
+        require(has_vote or not message.granted, "a vote that is not durable is given", *facts)
+        # Whoever was elected in this term instead may have given us entries that the receiver lacks.
+        is_denied = has_vote and not message.granted and raft.log.last_term < message.term == raft.term
+        require(not is_denied, "a vote that was given is denied", *facts)
     if isinstance(message, RequestVote):
         require(durable.voted_for == raft.server_id, "a candidate asks before its own vote is durable", *facts)
     if isinstance(message, AppendEntriesResponse):
@@ -71,6 +80,33 @@ def _always_meet(one: Membership, other: Membership) -> bool:
     """Whether any two quorums, one of each, have a server in common. Where nobody votes, nobody decides."""
     pairs = [(half, other_half) for half in one.halves for other_half in other.halves]
     return not one.voters or any(len(a) // 2 + len(b) // 2 + 2 > len({*a, *b}) for a, b in pairs)
+
+
+class Words:
+    """What one process says, each message checked before it is sent."""
+
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
+        self._candidacy: PreCandidate | Candidate | None = None
+        self._asked: dict[str, int] = {}
+
+    def check(self, receiver: str, message: Message) -> None:
+        """:raises InvariantBroken: it must not be sent, or something that is not sent must have been."""
+        check_sent(self._raft, receiver, message)
+        role = self._raft.role
+        if isinstance(role, PreCandidate | Candidate) and isinstance(message, PreVote | RequestVote):
+            if role is not self._candidacy:
+                self._check_repeated()
+                self._candidacy, self._asked = role, {}
+            self._asked[receiver] = role.elapsed_ticks
+
+    def _check_repeated(self) -> None:
+        """In the last candidacy, whoever did not answer was asked again and again. Paper, §5.5."""
+        last = self._candidacy
+        for receiver, asked_at in self._asked.items():
+            silent_ticks = last.elapsed_ticks - asked_at if last is not None and receiver not in last.votes else 0
+            is_repeated = silent_ticks <= self._raft.settings.vote_retry_ticks
+            require(is_repeated, "a request for a vote is not repeated", self._raft.server_id, receiver, silent_ticks)
 
 
 class _Seen:
@@ -85,6 +121,7 @@ class _Seen:
         self.role: object = None
         self.durable_term = 0
         self.lost_in_term = -1
+        self.matches: dict[str, int] = {}
 
 
 class ClusterInvariants:
@@ -92,15 +129,19 @@ class ClusterInvariants:
     Remembers a whole run. Give it every server after each event; a crashed one as the object it was.
 
     Checks Election Safety, Leader Append-Only, Log Matching, Leader Completeness, State Machine Safety (of what is
-    committed), one vote a term across restarts, that nothing goes back, that what is committed is durable on a quorum,
-    and that no leader believes a server to hold more than it does.
+    committed), one vote a term across restarts, that nothing goes back, that what is committed is durable on a quorum
+    and cannot be lost by an election, that every term has a candidate, and that no leader believes a server to hold
+    more than it does.
     """
 
     def __init__(self) -> None:
         self._leaders: dict[int, str] = {}
         self._entries: dict[tuple[int, int], tuple[int, int, bytes]] = {}
         self._committed: list[int] = [0]
+        self._commit_terms: dict[int, int] = {}
+        """In which term an index was committed, as far as this run has seen it."""
         self._seen: dict[str, _Seen] = {}
+        self._term: int | None = None
 
     @property
     def leader_count(self) -> int:
@@ -117,17 +158,36 @@ class ClusterInvariants:
         seen.raft = None
         seen.lost_in_term = max(other.term for other in self._seen.values())
 
-    def check(self, rafts: Mapping[str, Raft]) -> None:
-        """:raises InvariantBroken: with the invariant's name and the numbers."""
-        for server_id, raft in rafts.items():
-            seen = self._seen.setdefault(server_id, _Seen())
+    def check(self, rafts: Mapping[str, Raft], changed: Iterable[str] | None = None) -> None:
+        """
+        @param changed: the only servers that have done anything since the last check; None: nobody knows.
+        :raises InvariantBroken: with the invariant's name and the numbers.
+        """
+        changed_rafts = [
+            rafts[server_id] for server_id in (rafts if changed is None else changed) if server_id in rafts
+        ]
+        self._check_term(rafts)
+        for raft in changed_rafts:
+            seen = self._seen.setdefault(raft.server_id, _Seen())
             check_server(raft)
             self._check_restart(seen, raft)
             self._check_votes(seen, raft)
             self._check_log(seen, raft)
-        for raft in rafts.values():
+        for raft in changed_rafts:
             self._check_leader(self._seen[raft.server_id], raft)
             self._check_commit(self._seen[raft.server_id], raft, rafts)
+        for raft in rafts.values():
+            if isinstance(raft.role, Leader):
+                self._check_matches(self._seen[raft.server_id], raft, rafts)
+
+    def _check_term(self, rafts: Mapping[str, Raft]) -> None:
+        """A term begins with a candidate: the first server in it has voted for itself."""
+        if self._term is None:
+            self._term = max((raft.term for raft in rafts.values()), default=0)
+        for raft in rafts.values():
+            if raft.term > self._term:
+                require(raft.voted_for == raft.server_id, "a term that nobody stood for", raft.server_id, raft.term)
+                self._term = raft.term
 
     def _check_restart(self, seen: _Seen, raft: Raft) -> None:
         """
@@ -175,25 +235,35 @@ class ClusterInvariants:
             return
         if seen.role is raft.role:
             return
-        seen.role = raft.role
+        seen.role, seen.matches = raft.role, {}
         elected = self._leaders.setdefault(raft.term, raft.server_id)
         require(elected == raft.server_id, "Election Safety", raft.term, elected, raft.server_id)
-        count = len(self._committed)
-        require(seen.terms[:count] == self._committed, "Leader Completeness", raft.server_id, raft.term)
+        # Whoever slept with its votes may begin to lead when a later term has committed something. That it may lack.
+        indexes = range(len(self._committed))
+        count = sum(self._commit_terms.get(index, 0) <= raft.term for index in indexes)
+        require(seen.terms[:count] == self._committed[:count], "Leader Completeness", raft.server_id, raft.term)
 
     def _check_commit(self, seen: _Seen, raft: Raft, rafts: Mapping[str, Raft]) -> None:
         require(raft.commit_index >= seen.commit_index, "the commit index goes back", raft.server_id)
         seen.commit_index = raft.commit_index
         for index in range(len(self._committed), raft.commit_index + 1):
             self._committed.append(seen.terms[index])
+            self._commit_terms[index] = raft.term
             self._check_durable_quorum(raft, index, rafts)
+            if index == raft.commit_index:
+                self._check_electable(rafts)
         known = self._committed[raft.commit_index]
         require(seen.terms[raft.commit_index] == known, "State Machine Safety", raft.server_id, raft.commit_index)
-        if isinstance(raft.role, Leader):
-            for server_id, progress in raft.role.progress.items():
-                held = self._holds(rafts.get(server_id), progress.match_index, seen)
-                is_lost = raft.term <= self._seen[server_id].lost_in_term if server_id in self._seen else False
-                require(held or is_lost, "match is ahead of the truth", raft.server_id, server_id, progress.match_index)
+
+    def _check_matches(self, seen: _Seen, raft: Raft, rafts: Mapping[str, Raft]) -> None:
+        """What a leader believes of the others, who may change without it."""
+        for server_id, progress in raft.leader().progress.items():
+            held = self._holds(rafts.get(server_id), progress.match_index, seen)
+            is_lost = raft.term <= self._seen[server_id].lost_in_term if server_id in self._seen else False
+            require(held or is_lost, "match is ahead of the truth", raft.server_id, server_id, progress.match_index)
+            is_kept = progress.match_index >= seen.matches.get(server_id, 0)
+            require(is_kept, "match goes back", raft.server_id, server_id, progress.match_index)
+            seen.matches[server_id] = progress.match_index
 
     @staticmethod
     def _holds(peer: Raft | None, index: int, leader: _Seen) -> bool:
@@ -210,3 +280,24 @@ class ClusterInvariants:
 
         reached = committed_index(raft.memberships.at(index), durable)
         require(reached >= index, "committed without a durable quorum", raft.server_id, index)
+
+    def _check_electable(self, rafts: Mapping[str, Raft]) -> None:
+        """
+        Leader Completeness, looked ahead: without what is committed now, no log wins an election any more.
+
+        Source: paper, §5.4.2 and Figure 8.
+        """
+        index, term = len(self._committed) - 1, self._committed[-1]
+        for candidate in rafts.values():
+            if candidate.log.term(index) == term:
+                continue
+            log = (candidate.log.last_term, candidate.log.last_index)
+            votes = {voter.server_id: voter is candidate or log >= _durable_end(voter) for voter in rafts.values()}
+            is_harmless = vote_result(candidate.membership, votes) is not VoteResult.WON
+            require(is_harmless, "Leader Completeness: could be elected without", candidate.server_id, index, term)
+
+
+def _durable_end(raft: Raft) -> tuple[int, int]:
+    """Term and index of the last entry that a crash leaves."""
+    index = raft.log.durable_index
+    return raft.log.term(index) or 0, index

@@ -75,22 +75,27 @@ class ProcessClock:
     process had planned never happens.
     """
 
-    def __init__(self, clock: SimulatedClock, rate: float = 1.0) -> None:
-        """@param rate: seconds of this clock for each true second."""
+    def __init__(self, clock: SimulatedClock, rate: float = 1.0, on_run: Callable[[], object] = lambda: None) -> None:
+        """
+        @param rate: seconds of this clock for each true second.
+        @param on_run: called whenever the process does something.
+        """
         self._clock = clock
-        self._rate = rate
+        self._on_run = on_run
+        self.rate = rate
         self.is_alive = True
         self.is_paused = False
+        self._busy_until = 0.0
         self._held: list[Callable[[], object]] = []
 
     def seconds(self) -> float:
-        return self._clock.seconds() * self._rate
+        return max(self._clock.seconds(), self._busy_until) * self.rate
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
         def come_due() -> None:
             self.when_awake(lambda: callable(*args, **kw))
 
-        return self._clock.callLater(delay / self._rate, come_due)
+        return self._clock.callLater(delay / self.rate, come_due)
 
     def getDelayedCalls(self) -> list[DelayedCall]:
         return self._clock.getDelayedCalls()
@@ -100,6 +105,7 @@ class ProcessClock:
         if self.is_paused:
             self._held.append(call)
         elif self.is_alive:
+            self._on_run()
             call()
 
     def pause(self) -> None:
@@ -110,6 +116,22 @@ class ProcessClock:
         held, self._held = self._held, []
         for call in held:
             self._clock.callLater(0, self.when_awake, call)
+
+    def be_busy(self, seconds: float) -> None:
+        """The process computes: its time passes within the call that runs now, and nothing else happens until then."""
+        now = self._clock.seconds()
+        if self._busy_until <= now:
+            self._busy_until = now
+            self.pause()
+            self._clock.callLater(seconds, self._go_on)
+        self._busy_until += seconds
+
+    def _go_on(self) -> None:
+        left_s = self._busy_until - self._clock.seconds()
+        if left_s > 0:
+            self._clock.callLater(left_s, self._go_on)
+        else:
+            self.resume()
 
     def die(self) -> None:
         self.is_alive = False

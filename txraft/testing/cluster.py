@@ -17,7 +17,7 @@ import attrs
 from zope.interface import implementer
 
 from txraft.core.errors import InvariantBroken
-from txraft.core.invariants import ClusterInvariants, check_sent, require
+from txraft.core.invariants import ClusterInvariants, Words, require
 from txraft.core.raft import Raft
 from txraft.errors import StorageError
 from txraft.interfaces import IStateMachine
@@ -118,6 +118,8 @@ class Cluster:
         self._invariants = ClusterInvariants()
         self._digests: dict[int, bytes] = {}
         self._rafts: dict[str, Raft] = {}
+        self._changed: dict[str, None] = {}
+        """The servers that have done something since the invariants were checked; the others cannot have changed."""
         self.ids = [f"s{number}" for number in range(1, size + 1)]
         self.servers = {
             server_id: Server(server_id, FakeDisk(self._split_rng()), self._quick_disk()) for server_id in self.ids
@@ -143,7 +145,7 @@ class Cluster:
 
     def _start(self, server: Server) -> None:
         assert server.node is None, f"{server.server_id} runs already"
-        server.clock = ProcessClock(self.clock, server.clock_rate)
+        server.clock = ProcessClock(self.clock, server.clock_rate, lambda: self._changed.setdefault(server.server_id))
         server.writer = FakeWriter(server.clock, lambda: server.disk_seconds())
         server.transport = self.network.transport(server.server_id, server.clock.when_awake)
         server.machine = self._make_machine(server.server_id)
@@ -166,8 +168,9 @@ class Cluster:
         assert raft is not None
         if server.own_disk is None:
             self._rafts[server.server_id] = raft
+            self._changed[server.server_id] = None
             self.on_start(server)
-        server.transport.on_send = lambda receiver_id, message: check_sent(raft, receiver_id, message)
+        server.transport.on_send = Words(raft).check
 
     def _node_settings(self, server: Server) -> NodeSettings:
         return NodeSettings(
@@ -283,11 +286,9 @@ class Cluster:
             raise
 
     def _be_busy(self, server: Server) -> None:
-        """A process that computes hears nothing, as if it were paused."""
-        clock = server.clock
-        if server.apply_seconds and clock is not None and not clock.is_paused:
-            clock.pause()
-            self.clock.callLater(server.apply_seconds, clock.resume)
+        """A process that computes hears nothing, as if it were paused, and sees that time has passed."""
+        if server.apply_seconds and server.clock is not None:
+            server.clock.be_busy(server.apply_seconds)
 
     def pause(self, server_id: str) -> None:
         """Stop a process, as SIGSTOP does: what comes due or arrives meanwhile happens at its `resume`."""
@@ -314,6 +315,8 @@ class Cluster:
     def run_until(self, holds: Callable[[], bool], seconds: float = 30.0) -> bool:
         """Let time pass until `holds()`, at most `seconds`; answer whether it does."""
         end = self.clock.now + seconds
+        # Whoever calls may have done anything to anybody.
+        self._changed.update(dict.fromkeys(self._rafts))
         while not holds():
             when = self.clock.next_time()
             if when is None or when > end:
@@ -323,7 +326,9 @@ class Cluster:
             self.events += 1
             if self._broken is not None:
                 raise self._broken
-            self._invariants.check(self._rafts)
+            if self._changed:
+                self._invariants.check(self._rafts, self._changed)
+                self._changed.clear()
         return True
 
     # -- looking

@@ -117,6 +117,7 @@ class FakeDisk:
         self._locked: set[str] = set()
         self._faults: list[_Fault] = []
         self._halt_at: int | None = None
+        self._when_halted: Callable[[], object] = lambda: None
 
     # -- for tests
 
@@ -129,9 +130,23 @@ class FakeDisk:
         """
         self._faults.append(_Fault(call, self.calls[call] + number, error, written))
 
-    def halt_at(self, number: int | None) -> None:
-        """Let the `number`-th call from now, of any name, and all behind it raise `Halted`. Follow it by `crash`."""
+    def mend(self) -> None:
+        """Let no call fail any more that has not failed yet."""
+        self._faults.clear()
+
+    def halt_at(self, number: int | None, then: Callable[[], object] = lambda: None) -> None:
+        """
+        Let the `number`-th call from now, of any name, and all behind it raise `Halted`. Follow it by `crash`.
+
+        `then` is called at the first of them.
+        """
         self._halt_at = None if number is None else self.calls.total() + number
+        self._when_halted = then
+
+    def work(self) -> None:
+        """From now on every call does what it should: undoes `fail` and `halt_at`."""
+        self._faults.clear()
+        self._halt_at = None
 
     def crash(self, keep: str = "some") -> None:
         """
@@ -158,8 +173,7 @@ class FakeDisk:
             handle.is_open = False
         self._handles.clear()
         self._locked.clear()
-        self._faults.clear()
-        self._halt_at = None
+        self.work()
 
     def _drop_orphans(self) -> None:
         for path in sorted(self._durable_names):
@@ -299,6 +313,8 @@ class FakeDisk:
         """Every call comes by here before it does anything; `leave` is what a call that fails does all the same."""
         self.calls[call] += 1
         if self._halt_at is not None and self.calls.total() >= self._halt_at:
+            if self.calls.total() == self._halt_at:
+                self._when_halted()
             raise Halted(f"{call} of {path}")
         for fault in self._faults:
             if fault.call == call and fault.number == self.calls[call]:

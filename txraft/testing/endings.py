@@ -7,13 +7,18 @@ from collections.abc import Callable, Sequence
 
 from txraft.core.invariants import require
 from txraft.node import RaftNode
-from txraft.testing.cluster import Cluster
-from txraft.testing.schedule import NETWORKS
+from txraft.testing.cluster import Cluster, Server
+from txraft.testing.schedule import DISKS, NETWORKS
 from txraft.testing.workload import PROBES, Workload
 
 LEADER_WITHIN = 10
 COMMIT_WITHIN = 20
+STABLE_FOR = 5
+PATIENCE = 2
 """In longest election timeouts."""
+
+QUICK_WRITE_S = 0.01
+SUPERVISE_S = 0.05
 
 Ask = Callable[[RaftNode, tuple[str, ...], Callable[[bool], None]], None]
 
@@ -24,14 +29,31 @@ class Endings:
 
     @param election_s: the longest election timeout.
     @param ask: sends a client's request to a server, and tells whether it was answered.
+    @param restart_failed: starts the servers again that have stopped themselves.
     """
 
-    def __init__(self, cluster: Cluster, workload: Workload, rng: random.Random, election_s: float, ask: Ask) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        workload: Workload,
+        rng: random.Random,
+        election_s: float,
+        ask: Ask,
+        restart_failed: Callable[[], None],
+    ) -> None:
         self._cluster = cluster
         self._workload = workload
         self._rng = rng
         self._election_s = election_s
         self._ask = ask
+        self._restart_failed = restart_failed
+        self._is_supervised = False
+
+    def _supervise(self) -> None:
+        """What a disk did before may show only now."""
+        if self._is_supervised:
+            self._restart_failed()
+            self._cluster.clock.callLater(SUPERVISE_S, self._supervise)
 
     def safety(self) -> None:
         """Faults to the end."""
@@ -43,7 +65,18 @@ class Endings:
         cluster.elect(LEADER_WITHIN * self._election_s)
         limit_s = COMMIT_WITHIN * self._election_s
         require(cluster.run_until(self._has_everybody_everything, limit_s), "no agreement within", limit_s)
+        self._require_calm()
+        self._is_supervised = False
         self._workload.check_agreement({server_id: server.machine for server_id, server in cluster.servers.items()})
+
+    def _require_calm(self) -> None:
+        """When all is well, whoever leads goes on leading."""
+        before = self._terms()
+        self._cluster.run(STABLE_FOR * self._election_s)
+        require(self._terms() == before, "elections without a cause", before, self._terms())
+
+    def _terms(self) -> set[int]:
+        return {node.raft.term for node in self._cluster.running() if node.raft is not None}
 
     def _has_everybody_everything(self) -> bool:
         rafts = [node.raft for node in self._cluster.running() if node.raft is not None]
@@ -53,7 +86,7 @@ class Endings:
     def liveness(self) -> None:
         """Some faults stay for ever, but a majority is connected: it has a leader soon, and answers every request."""
         cluster = self._cluster
-        majority = sorted(self._rng.sample(cluster.ids, len(cluster.ids) // 2 + 1))
+        majority = self._draw_majority()
         self._leave_connected(majority)
         limit_s = LEADER_WITHIN * self._election_s
         require(cluster.run_until(lambda: self._leads(majority), limit_s), "no leader within", limit_s, majority)
@@ -62,22 +95,51 @@ class Endings:
             self._request_until_done(majority, self._workload.probe(number), done)
         limit_s = COMMIT_WITHIN * self._election_s
         require(cluster.run_until(lambda: len(done) == PROBES, limit_s), "not committed within", limit_s, majority)
+        self._is_supervised = False
+
+    def _draw_majority(self) -> list[str]:
+        """Often without the leader, if there is one."""
+        ids, leader = self._cluster.ids, self._cluster.leader()
+        if leader is not None and len(ids) > 1 and self._rng.random() < 0.5:
+            ids = [server_id for server_id in ids if server_id != leader.settings.server_id]
+        return sorted(self._rng.sample(ids, len(self._cluster.ids) // 2 + 1))
+
+    def _worsen(self, server_id: str) -> None:
+        if self._rng.random() < 0.3:
+            self._cluster.servers[server_id].disk_seconds = lambda: DISKS["dead"]
 
     def _leave_connected(self, majority: Sequence[str]) -> None:
-        """All is well among these; the others, and the links to and from them, stay as bad as they are, or worse."""
+        """All is well among these; the others are as badly off as they were, or worse; the links to them may be."""
         cluster = self._cluster
         bad = [(a, b) for a in cluster.ids for b in cluster.ids if a != b and not (a in majority and b in majority)]
-        cut = [link for link in bad if cluster.network.is_cut(*link) or self._rng.random() < 0.5]
+        share = self._rng.choice((0.0, 0.0, 0.5, 0.8))
+        cut = [link for link in bad if share and (cluster.network.is_cut(*link) or self._rng.random() < share)]
         cluster.network.heal()
         for link in cut:
             cluster.network.cut(*link)
         cluster.network.faults = NETWORKS["good"]
+        for server_id in sorted({*cluster.ids} - {*majority}):
+            self._worsen(server_id)
         for server_id in majority:
             server = cluster.servers[server_id]
             server.disk_seconds, server.apply_seconds, server.clock_rate = (lambda: 0.001), 0.0, 1.0
+            server.disk.mend()
+            # A process that goes on keeps its role, its votes and what it believes of the others.
+            if self._rng.random() < 0.5 and self._is_well(server):
+                cluster.resume(server_id)
+                continue
             if server.node is not None:
                 cluster.crash(server_id, keep="all")
             cluster.start(server_id)
+        self._is_supervised = True
+        self._supervise()
+
+    @staticmethod
+    def _is_well(server: Server) -> bool:
+        """Whether a server is held back by nothing that only a new process ends."""
+        if server.node is None or server.node.failure is not None or server.clock is None or server.writer is None:
+            return False
+        return server.clock.rate == 1.0 and server.writer.busy_until < server.clock.seconds() + QUICK_WRITE_S
 
     def _leads(self, majority: Sequence[str]) -> bool:
         """True if one of them leads, or follows a leader outside, who must have a quorum then and has not lost it."""
@@ -88,17 +150,32 @@ class Endings:
         )
 
     def _request_until_done(self, majority: Sequence[str], words: tuple[str, ...], done: list[bool]) -> None:
-        """A client that follows the leader, and asks a server of the majority if it finds none."""
+        """
+        A client that follows the leader, and asks a server of the majority if it finds none.
 
-        def again(was_answered: bool) -> None:
-            if was_answered:
-                done.append(True)
-            else:
-                self._cluster.clock.callLater(0.01, ask)
+        It asks again when it is refused, and when it hears nothing: the process that it asked may be gone.
+        """
+        attempts, is_done = 0, False
 
         def ask() -> None:
+            nonlocal attempts
+            attempts += 1
             leader = self._cluster.leader()
             is_awake = leader is not None and not self._cluster.is_paused(leader.settings.server_id)
-            self._ask(leader if leader and is_awake else self._cluster.node(self._rng.choice(majority)), words, again)
+            node = leader if leader and is_awake else self._cluster.node(self._rng.choice(majority))
+            self._ask(node, words, again)
+            self._cluster.clock.callLater(PATIENCE * self._election_s, ask_if_nothing_came, attempts)
+
+        def again(was_answered: bool) -> None:
+            nonlocal is_done
+            if was_answered and not is_done:
+                is_done = True
+                done.append(True)
+            elif not is_done:
+                self._cluster.clock.callLater(0.01, ask)
+
+        def ask_if_nothing_came(attempt: int) -> None:
+            if attempt == attempts and not is_done:
+                ask()
 
         ask()

@@ -7,11 +7,13 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+from twisted.internet.interfaces import IDelayedCall
+
 from txraft.core.invariants import require
 from txraft.errors import StorageError
 from txraft.testing.cluster import Cluster
 from txraft.testing.damage import Damage
-from txraft.testing.schedule import DISKS, NETWORKS, Action
+from txraft.testing.schedule import DISKS, NETWORKS, ROLES, Action
 
 
 class Faults:
@@ -26,6 +28,7 @@ class Faults:
         self._cluster = cluster
         self._servers = cluster.servers
         self._rng = rng
+        self._ends: list[IDelayedCall] = []
         self._damage = Damage(cluster, rng)
 
     def carry_out(self, action: Action) -> None:
@@ -37,7 +40,18 @@ class Faults:
         do = getattr(self, "do_" + action.kind.replace("-", "_"), None)
         if do is None:
             raise ValueError(f"there is no such action: {action}")
-        do(*action.words)
+        do(*(self._resolve(word) if word in ROLES else word for word in action.words))
+
+    def _resolve(self, role: str) -> str:
+        """A server's id in the place of `leader` or `follower`; any of them, if there is none at the moment."""
+        leader = self._cluster.leader()
+        leader_id = leader.settings.server_id if leader is not None else ""
+        ids = [server_id for server_id in self._cluster.ids if (server_id == leader_id) == (role == "leader")]
+        return self._rng.choice(ids or self._cluster.ids)
+
+    def _after(self, milliseconds: str, do: Callable[..., None], *args: object) -> None:
+        """Let a fault end by itself, unless the run's ending has begun by then."""
+        self._ends.append(self._cluster.clock.callLater(int(milliseconds) / 1000, do, *args))
 
     def restart_failed(self) -> None:
         """As a supervisor does: a server whose disk failed has stopped itself, and is started again."""
@@ -49,9 +63,17 @@ class Faults:
                     self._cluster.crash(server_id, keep="all")
                     self._cluster.start(server_id)
 
-    def end_damage(self) -> None:
-        """Whoever runs on another disk than its own gets that back."""
+    def end(self) -> None:
+        """
+        Whoever runs on another disk than its own gets that back, and no call to a disk fails any more. What is as it is
+        stays so: nothing ends by itself from now on.
+        """
         self._damage.end()
+        for server in self._servers.values():
+            server.disk.work()
+        for call in self._ends:
+            if call.active():
+                call.cancel()
 
     def do_crash(self, server_id: str, keep: str) -> None:
         self._damage.end()
@@ -68,9 +90,40 @@ class Faults:
         if self._servers[server_id].node is None:
             self._cluster.start(server_id)
 
+    def do_bounce(self, server_id: str, keep: str, milliseconds: str) -> None:
+        """Crash, and start again soon."""
+        self.do_crash(server_id, keep)
+        self._after(milliseconds, self.do_start, server_id)
+
+    def do_halt(self, server_id: str, keep: str, number: str) -> None:
+        """Lose power within a write: in this one of the system calls that come next."""
+        server = self._servers[server_id]
+        node = server.node
+
+        def lose_power() -> None:
+            if server.node is node:
+                self.counts["halt"] += 1
+                self._cluster.crash(server_id, keep)
+                self.do_start(server_id)
+
+        if node is not None and server.own_disk is None:
+            # Not now: the call that fails is still under way.
+            server.disk.halt_at(int(number), lambda: self._after("0", lose_power))
+
     def do_isolate(self, server_id: str) -> None:
         self.counts["partition"] += 1
         self._cluster.network.partition([server_id], [other for other in self._cluster.ids if other != server_id])
+
+    def do_blip(self, server_id: str, direction: str, milliseconds: str) -> None:
+        """For a short time a server hears nobody (`in`), is not heard (`out`), or `both`."""
+        self.counts["blip"] += 1
+        network = self._cluster.network
+        others = [other for other in self._cluster.ids if other != server_id]
+        links = [(server_id, other) for other in others if direction != "in"]
+        links += [(other, server_id) for other in others if direction != "out"]
+        for link in [link for link in links if not network.is_cut(*link)]:
+            network.cut(*link)
+            self._after(milliseconds, network.mend, *link)
 
     def do_bridge(self, server_id: str) -> None:
         """Two halves that do not hear each other, and one server that hears both."""
@@ -88,8 +141,9 @@ class Faults:
                     self._cluster.network.cut(sender, receiver)
 
     def do_cut(self, sender: str, receiver: str) -> None:
-        self.counts["cut"] += 1
-        self._cluster.network.cut(sender, receiver)
+        if sender != receiver:
+            self.counts["cut"] += 1
+            self._cluster.network.cut(sender, receiver)
 
     def do_heal(self) -> None:
         self._cluster.network.heal()
@@ -144,6 +198,11 @@ class Faults:
         if how == "cut":
             self.do_isolate(server_id)
 
+    def do_hiccup(self, server_id: str, milliseconds: str) -> None:
+        """A pause that ends soon."""
+        self.do_pause(server_id)
+        self._after(milliseconds, self.do_resume, server_id)
+
     def do_clock(self, server_id: str, rate: str) -> None:
         self.counts["clock"] += 1
         self._servers[server_id].clock_rate = float(rate)
@@ -165,7 +224,8 @@ class Faults:
         self._do_damage(self._damage.join_wrong_cluster, server_id)
 
     def do_clone(self, server_id: str, other_id: str) -> None:
-        self._do_damage(self._damage.clone, server_id, other_id)
+        if server_id != other_id:
+            self._do_damage(self._damage.clone, server_id, other_id)
 
     def _do_damage(self, damage: Callable[..., str | None], *server_ids: str) -> None:
         self._damage.end()

@@ -4,12 +4,16 @@ Known bugs, planted one at a time into the real code in memory: does the simulat
 A mutant is data: the catalogue row it stands for, a file, a piece of its text, and what to put there instead. Each runs
 in a process of its own, whose import machinery changes that file's text as it is loaded; the tree is never touched.
 
-    python -m txraft.testing.mutants tests/mutants.toml [--only NAME ...] [--seeds N]
+    python -m txraft.testing.mutants tests/mutants.toml [--only NAME ...] [--seeds N] [--jobs N] [--quick]
+
+The seeds are 0, 1, 2, ..., each with the next profile by name, as in the test suite. `--quick` gives a mutant only the
+profile that its entry names, which finds it within few seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.machinery
 import importlib.util
 import json
@@ -17,25 +21,41 @@ import pathlib
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import attrs
 
 PACKAGE = pathlib.Path(__file__).parents[1]
-PROFILES = ("standard", "crashes", "partitions", "calm")
+
+KILLED, SURVIVED = 3, 0
+"""Exit statuses of the process that a mutant lives in."""
 
 
 @attrs.frozen
 class Mutant:
-    """`row` is the catalogue's; `file` is below the package; `old` occurs in it exactly once."""
+    """
+    `row` is the catalogue's; `file` is below the package; `old` occurs in it exactly once.
+
+    `profile` is the one under which the fewest seeds kill it.
+    """
 
     name: str
     row: str
     file: str
     old: str
     new: str
+    profile: str = "standard"
+
+
+@attrs.frozen
+class Death:
+    """After how many seeds, and of what."""
+
+    seeds: int
+    why: str
 
 
 def read_mutants(path: pathlib.Path) -> list[Mutant]:
@@ -85,18 +105,41 @@ class _Finder:
         return importlib.util.spec_from_file_location(name, file, loader=_MutatedLoader(name, file, self._mutant))
 
 
-def seeds_to_kill(mutant: Mutant, seeds: int) -> int | None:
-    """How many seeds it takes until one of them fails, in a process of its own; None if none of them does."""
+def rotation(mutants: Sequence[Mutant], commit: str, count: int) -> list[Mutant]:
+    """`count` of the mutants, always the same for one commit: those that follow the commit's number in their circle."""
+    start = int(hashlib.blake2b(commit.encode(), digest_size=8).hexdigest(), 16) % len(mutants)
+    return [mutants[(start + at) % len(mutants)] for at in range(min(count, len(mutants)))]
+
+
+def kill(mutant: Mutant, seeds: int, quick: bool = False) -> Death | None:
+    """How the mutant dies, in a process of its own; None if it survives all seeds. `quick`: with its own profile."""
     child = json.dumps(attrs.asdict(mutant))
     command = [sys.executable, "-m", "txraft.testing.mutants", "--child", child, "--seeds", str(seeds)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode not in (0, 3):
+    run = subprocess.run(command + ["--quick"] * quick, capture_output=True, text=True, check=False)
+    if run.returncode == SURVIVED:
+        return None
+    if run.returncode != KILLED:
         raise RuntimeError(f"{mutant.name}: the run itself failed: {run.stderr[-2000:]}")
-    return int(run.stdout.split()[-1]) if run.returncode == 3 else None
+    count, _, why = run.stdout.splitlines()[-1].partition(" ")
+    return Death(int(count), why)
 
 
-def _child(mutant: Mutant, seeds: int) -> int:
-    """Status 3, and the number of seeds, if one fails; 0 if none does."""
+def kill_all(
+    mutants: Sequence[Mutant], seeds: int, jobs: int, quick: bool = False
+) -> Iterator[tuple[Mutant, Death | None]]:
+    """Each mutant and how it dies, `jobs` of them at a time, in the order given."""
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from zip(mutants, pool.map(lambda mutant: kill(mutant, seeds, quick), mutants), strict=True)
+
+
+def line(mutant: Mutant, death: Death | None) -> str:
+    """One line of the report."""
+    outcome = f"seed {death.seeds:4}: {death.why[:110]}" if death else "SURVIVED"
+    return f"{mutant.row:4} {mutant.name:44} {outcome}"
+
+
+def _child(mutant: Mutant, seeds: int, quick: bool) -> int:
+    """Prints the number of seeds and why, if one fails."""
     # All of txraft that is loaded by now was loaded as it is.
     for name in [name for name in sys.modules if name.partition(".")[0] == "txraft"]:
         del sys.modules[name]
@@ -104,19 +147,21 @@ def _child(mutant: Mutant, seeds: int) -> int:
     sys.meta_path.insert(0, finder)
     from twisted.logger import globalLogBeginner
 
+    from txraft.testing.schedule import PROFILES
     from txraft.testing.simulation import run_seed
 
     if not finder.has_planted:
         raise RuntimeError(f"{mutant.file} was not loaded")
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+    profiles = [mutant.profile] if quick else sorted(PROFILES)
     for seed in range(seeds):
         try:
-            run_seed(seed, PROFILES[seed % len(PROFILES)])
+            run_seed(seed, profiles[seed % len(profiles)])
         except Exception as error:
-            print(f"{type(error).__name__}: {error}")
-            print(seed + 1)
-            return 3
-    return 0
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"{seed + 1} {why}")
+            return KILLED
+    return SURVIVED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,21 +170,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", nargs="?", type=pathlib.Path)
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME")
     parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="only the profile that a mutant's entry names")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
-        return _child(Mutant(**json.loads(options.child)), options.seeds)
-    return _report(read_mutants(options.file), options.only, options.seeds)
-
-
-def _report(mutants: Sequence[Mutant], only: Sequence[str], seeds: int) -> int:
+        return _child(Mutant(**json.loads(options.child)), options.seeds, options.quick)
+    mutants = [mutant for mutant in read_mutants(options.file) if not options.only or mutant.name in options.only]
     survivors = 0
-    for mutant in mutants:
-        if only and mutant.name not in only:
-            continue
-        count = seeds_to_kill(mutant, seeds)
-        survivors += count is None
-        print(f"{mutant.row:5} {mutant.name:45} {f'killed by seed {count}' if count else 'SURVIVED'}", flush=True)
+    for mutant, death in kill_all(mutants, options.seeds, options.jobs, options.quick):
+        survivors += death is None
+        print(line(mutant, death), flush=True)
+    print(f"{len(mutants)} mutants, {survivors} survived {options.seeds} seeds")
     return 1 if survivors else 0
 
 

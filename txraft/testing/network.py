@@ -85,6 +85,10 @@ class Network:
         """Undo every cut."""
         self._cut.clear()
 
+    def mend(self, sender: str, receiver: str) -> None:
+        """Undo the cut of this one direction."""
+        self._cut.discard((sender, receiver))
+
     def partition(self, *groups: Sequence[str]) -> None:
         """Cut both directions between servers of different groups. Cuts that were there stay."""
         for one in groups:

@@ -28,26 +28,28 @@ class RegisterMachine:
     """
     A value for each key. Commands are `write key value` and `cas key expected value`; a request is a key.
 
-    `commands` are all that were applied, for whoever checks that none was lost or came twice.
+    Every result and answer is a pair: a command's success or a key's value, and how many commands were applied by then.
+    `commands` are all of those, for whoever checks that none was lost or came twice.
     """
 
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
         self.commands: list[bytes] = []
 
-    def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[bool]:
-        self.commands += commands
-        return [self._apply(command.split(b" ")) for command in commands]
+    def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[tuple[bool, int]]:
+        return [self._apply(command) for command in commands]
 
-    def _apply(self, words: list[bytes]) -> bool:
+    def _apply(self, command: bytes) -> tuple[bool, int]:
+        self.commands.append(command)
+        words = command.split(b" ")
         key, value = words[1], words[-1]
         if words[0] == b"cas" and self.values.get(key, b"") != words[2]:
-            return False
+            return False, len(self.commands)
         self.values[key] = value
-        return True
+        return True, len(self.commands)
 
-    def query(self, request: bytes) -> bytes:
-        return self.values.get(request, b"")
+    def query(self, request: bytes) -> tuple[bytes, int]:
+        return self.values.get(request, b""), len(self.commands)
 
     def snapshot(self) -> Sequence[bytes]:
         return [b"%b %b" % pair for pair in sorted(self.values.items())]
@@ -60,6 +62,9 @@ class RegisterClients:
     """
     A workload of registers. Every value that is written is new, so that a read tells which write it saw.
 
+    All registers are one machine: a read of any of them has missed something if it was answered from a state before one
+    that somebody had been answered from when the read began.
+
     @param now_ns: the time, for the history.
     """
 
@@ -67,6 +72,7 @@ class RegisterClients:
         self.outcomes = Outcomes()
         self._recorder = HistoryRecorder(now_ns)
         self._last_value = 0
+        self._answered_from = 0
         self._seen: dict[bytes, bytes] = {}
 
     def machine(self, server_id: str) -> RegisterMachine:
@@ -75,7 +81,8 @@ class RegisterClients:
 
     def draw(self, rng: random.Random) -> tuple[str, ...]:
         kind = rng.choice(("read", "write", "write", "cas"))
-        return kind, f"k{rng.randrange(KEYS)}"
+        # Some keys are hot: what is stale is seen only where there is something new.
+        return kind, f"k{int(KEYS * rng.random() ** 1.5)}"
 
     def probe(self, number: int) -> tuple[str, ...]:
         return ("write", "read")[number % 2], f"k{number}"
@@ -110,7 +117,12 @@ class RegisterClients:
         return self._follow(node.propose(b"cas %b %b %b" % (key, expected, value)), call, key)
 
     def _follow(self, outcome: Deferred[Any], call: Call, key: bytes) -> Deferred[Any]:
-        def answered(result: Any) -> bool:
+        seen_before = self._answered_from
+
+        def answered(answer: tuple[Any, int]) -> bool:
+            result, count = answer
+            require(count >= seen_before, "not linearizable: answered from an old state", key, count, seen_before)
+            self._answered_from = max(self._answered_from, count)
             self.outcomes.answered()
             if isinstance(result, bytes):
                 self._seen[key] = result
@@ -124,7 +136,11 @@ class RegisterClients:
                 call.refused()
             return False
 
-        return outcome.addCallbacks(answered, failed)
+        def broken(failure: Failure) -> bool:
+            self.outcomes.unexpected.append(failure)
+            return False
+
+        return outcome.addCallbacks(answered, failed).addErrback(broken)
 
 
 def _value_written(argument: Any) -> bytes:

@@ -24,11 +24,14 @@ NETWORKS = {
 }
 """What a network can be like, by the name that a schedule uses."""
 
-DISKS = {"fast": 0.001, "slow": 0.05, "crawling": 0.4, "stalled": 3.0}
+DISKS = {"fast": 0.001, "slow": 0.05, "crawling": 0.4, "stalled": 3.0, "dead": 1e6}
 """The longest time that a write takes, in seconds."""
 
 KEEPS = ("some", "none", "all")
 """What a crash leaves of what was not synced; see `FakeDisk.crash`."""
+
+ROLES = ("leader", "follower")
+"""What a schedule may say in a server's place: who leads when it is done, or one of those that do not."""
 
 
 @attrs.frozen
@@ -71,58 +74,70 @@ class Profile:
     servers: tuple[int, ...] = (3, 3, 3, 5)
     requests_per_s: float = 40.0
     burst: int = 6
-    faults_per_s: float = 3.0
+    faults_per_s: float = 14.0
+    at_leader: float = 0.3
+    """The share of faults that are aimed at whoever leads."""
     weights: tuple[tuple[str, int], ...] = (
-        ("crash", 3),
+        ("crash", 2),
         ("start", 6),
         ("crash-all", 1),
-        ("isolate", 2),
+        ("bounce", 3),
+        ("halt", 2),
+        ("isolate", 1),
+        ("blip", 4),
         ("bridge", 1),
         ("ring", 1),
         ("cut", 2),
-        ("heal", 5),
+        ("heal", 6),
         ("reset", 2),
-        ("replay", 2),
-        ("network", 3),
-        ("disk", 3),
-        ("fail-disk", 1),
-        ("pause", 2),
-        ("resume", 4),
+        ("replay", 4),
+        ("network", 4),
+        ("disk", 5),
+        ("fail-disk", 3),
+        ("pause", 1),
+        ("resume", 3),
+        ("hiccup", 4),
         ("strand", 2),
         ("clock", 1),
-        ("slow-apply", 1),
-        ("rot", 1),
-        ("lose-write", 1),
-        ("wipe", 1),
-        ("clone", 1),
-        ("wrong-cluster", 1),
+        ("slow-apply", 2),
+        ("rot", 2),
+        ("lose-write", 2),
+        ("wipe", 2),
+        ("clone", 2),
+        ("wrong-cluster", 2),
     )
 
 
 PROFILES = {
     "standard": Profile(),
     "crashes": Profile(
-        servers=(1, 3, 3, 5),
         weights=(
-            ("crash", 6),
+            ("crash", 4),
             ("start", 8),
-            ("crash-all", 2),
-            ("disk", 3),
-            ("fail-disk", 2),
-            ("rot", 2),
-            ("lose-write", 3),
+            ("crash-all", 1),
+            ("bounce", 8),
+            ("halt", 8),
+            ("disk", 6),
+            ("fail-disk", 6),
+            ("rot", 3),
+            ("lose-write", 4),
+            ("slow-apply", 1),
+            ("blip", 2),
             ("strand", 1),
             ("heal", 1),
         ),
     ),
     "partitions": Profile(
         weights=(
-            ("isolate", 4),
-            ("bridge", 3),
-            ("ring", 2),
-            ("cut", 5),
-            ("heal", 5),
-            ("network", 2),
+            ("isolate", 2),
+            ("blip", 6),
+            ("bridge", 2),
+            ("ring", 1),
+            ("cut", 4),
+            ("heal", 7),
+            ("network", 3),
+            ("replay", 3),
+            ("reset", 2),
             ("strand", 2),
             ("resume", 2),
         )
@@ -143,6 +158,52 @@ PROFILES = {
         ),
     ),
     "calm": Profile(faults_per_s=0.5, requests_per_s=100.0),
+    # Leaders come and go, and each leaves a tail of its own in the log of a few.
+    "elections": Profile(
+        servers=(3, 5, 5),
+        at_leader=0.7,
+        weights=(
+            ("blip", 10),
+            ("cut", 4),
+            ("heal", 5),
+            ("bounce", 5),
+            ("hiccup", 5),
+            ("disk", 3),
+            ("network", 2),
+            ("replay", 2),
+        ),
+    ),
+    # Much is under way at once, and arrives late, twice, in another order, or not at all.
+    "traffic": Profile(
+        seconds=8.0,
+        requests_per_s=120.0,
+        at_leader=0.5,
+        weights=(
+            ("network", 8),
+            ("replay", 8),
+            ("reset", 4),
+            ("hiccup", 6),
+            ("blip", 4),
+            ("disk", 4),
+            ("slow-apply", 3),
+        ),
+    ),
+    "disks": Profile(
+        at_leader=0.5,
+        weights=(
+            ("disk", 14),
+            ("hiccup", 6),
+            ("blip", 5),
+            ("bounce", 4),
+            ("halt", 5),
+            ("fail-disk", 5),
+            ("slow-apply", 3),
+        ),
+    ),
+    "one": Profile(
+        servers=(1,),
+        weights=(("bounce", 8), ("halt", 5), ("disk", 4), ("fail-disk", 3), ("hiccup", 3), ("slow-apply", 2)),
+    ),
 }
 
 
@@ -179,7 +240,7 @@ def _draw_requests(rng: random.Random, profile: Profile, end_ms: int, draw_reque
     for at_ms in _times(rng, profile.requests_per_s / (profile.burst / 2 + 0.5), end_ms):
         for _ in range(rng.randint(1, profile.burst)):
             # There may be two that say they lead.
-            where = f"leader-{rng.randrange(2)}" if rng.random() < 0.75 else f"any-{rng.randrange(5)}"
+            where = f"leader-{rng.randrange(2)}" if rng.random() < 0.85 else f"any-{rng.randrange(5)}"
             yield Action(at_ms, "client", (where, *draw_request(rng)))
 
 
@@ -187,31 +248,46 @@ def _draw_faults(rng: random.Random, profile: Profile, end_ms: int, ids: Sequenc
     kinds, weights = zip(*profile.weights, strict=True)
     for at_ms in _times(rng, profile.faults_per_s, end_ms):
         kind = rng.choices(kinds, weights)[0]
-        yield Action(at_ms, kind, _draw_words(rng, kind, ids))
+        who = rng.choice(ids) if rng.random() >= profile.at_leader else rng.choices(ROLES, (3, 1))[0]
+        yield Action(at_ms, kind, _draw_words(rng, kind, who, ids))
 
 
-def _draw_words(rng: random.Random, kind: str, ids: Sequence[str]) -> tuple[str, ...]:
-    server_id = rng.choice(ids)
+def _draw_words(rng: random.Random, kind: str, who: str, ids: Sequence[str]) -> tuple[str, ...]:
+    # As often short as long: an election timeout is anything from 50 ms to 2 s.
+    length_ms = str(int(10 ** rng.uniform(1.3, 3.0)))
     match kind:
         case "crash":
-            return (server_id, rng.choice(KEEPS))
+            return (who, rng.choice(KEEPS))
         case "crash-all":
             return (rng.choice(KEEPS),)
+        case "bounce":
+            return (who, rng.choice(KEEPS), length_ms)
+        case "halt":
+            return (who, rng.choice(KEEPS), str(rng.randint(1, 12)))
+        case "blip":
+            return (who, rng.choice(("both", "out", "in")), length_ms)
+        case "hiccup":
+            return (who, length_ms)
         case "cut" | "clone":
-            return (server_id, rng.choice([other for other in ids if other != server_id]))
+            return (who, rng.choice(ids)) if rng.random() < 0.5 else (rng.choice(ids), who)
         case "network":
-            return (rng.choice(sorted(NETWORKS)),)
+            return (_mostly(rng, NETWORKS, "good"),)
         case "disk":
-            return (server_id, rng.choice(sorted(DISKS)))
+            return (who, _mostly(rng, DISKS, "fast"))
         case "fail-disk":
-            return (server_id, rng.choice(("pwrite", "fdatasync", "fsync", "rename")), rng.choice(("EIO", "ENOSPC")))
+            return (who, rng.choice(("pwrite", "fdatasync", "fsync", "rename")), rng.choice(("EIO", "ENOSPC")))
         case "clock":
-            return (server_id, rng.choice(("0.8", "1.0", "1.25")))
+            return (who, rng.choice(("0.8", "1.0", "1.25")))
         case "slow-apply":
-            return (server_id, rng.choice(("0", "5", "100", "500")))
+            return (who, rng.choice(("0", "0", "5", "100", "500")))
         case "strand":
             return (rng.choice(("pause", "stall", "cut")),)
         case "heal" | "reset" | "replay":
             return ()
         case _:
-            return (server_id,)
+            return (who,)
+
+
+def _mostly(rng: random.Random, names: Iterable[str], best: str) -> str:
+    """One of the names; half of the time the best, or clients would get no answers at all."""
+    return best if rng.random() < 0.5 else rng.choice(sorted(names))

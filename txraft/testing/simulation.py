@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from txraft.core.errors import InvariantBroken
 from txraft.core.invariants import require
 from txraft.node import RaftNode
 from txraft.testing.clock import ProcessClock
@@ -123,9 +124,13 @@ class Simulation:
         rng = random.Random(f"schedule {options.seed} {options.profile}")
         drawn = draw(rng, profile, self.cluster.ids, self.workload.draw)
         self.schedule = list(schedule) if schedule is not None else drawn
+        # Not the one that drew: a schedule that was kept goes on meaning the same when others are drawn.
+        rng = random.Random(f"run {options.seed}")
         self.faults = Faults(self.cluster, rng)
         self._election_s = longest / 1000
-        self._endings = Endings(self.cluster, self.workload, rng, self._election_s, self._ask)
+        self._endings = Endings(
+            self.cluster, self.workload, rng, self._election_s, self._ask, self.faults.restart_failed
+        )
         self._asked = 0
         self._open: dict[int, tuple[tuple[str, ...], ProcessClock]] = {}
         self._digest = hashlib.blake2b(digest_size=16)
@@ -157,7 +162,7 @@ class Simulation:
                 self._do_client(*action.words)
             else:
                 self.faults.carry_out(action)
-        self.faults.end_damage()
+        self.faults.end()
         getattr(self._endings, self.options.ending)()
         cluster.run(self._election_s)
         if self.options.ending == "agreement":
@@ -165,6 +170,9 @@ class Simulation:
         cluster.stop()
         self._require_answers("a Deferred never fires")
         unexpected = self.workload.outcomes.unexpected
+        for failure in unexpected:
+            if failure.check(InvariantBroken):
+                failure.raiseException()
         require(not unexpected, "an untyped failure", *unexpected)
         return self._report(is_undecided=not self.workload.check_history())
 

@@ -36,6 +36,8 @@ class FakeWriter:
         self._seconds = seconds
         self._jobs: deque[_Job] = deque()
         self._call: IDelayedCall | None = None
+        self.busy_until = 0.0
+        """When the job under way ends, or the last one did."""
 
     def run(self, job: Callable[..., Any], *args: Any, afterwards: Callable[[], None] | None = None) -> Deferred[Any]:
         """See `IWriter`."""
@@ -47,6 +49,7 @@ class FakeWriter:
 
     def _begin(self) -> None:
         half = self._seconds() / 2
+        self.busy_until = self._clock.seconds() + 2 * half
         self._call = self._clock.callLater(half, self._carry_out, half)
 
     def _carry_out(self, half: float) -> None:

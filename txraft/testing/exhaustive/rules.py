@@ -8,7 +8,6 @@ from txraft.core.invariants import ClusterInvariants, _Seen, check_server, requi
 from txraft.core.leader import Leader
 from txraft.core.log import EntryRun
 from txraft.core.messages import HardState
-from txraft.core.quorum import VoteResult, vote_result
 from txraft.core.raft import Raft
 
 
@@ -64,21 +63,8 @@ class StepInvariants(ClusterInvariants):
                 seen.commit_index = before.commit_index
             else:
                 seen.raft, seen.role = raft, raft.role
-        count = len(self._committed)
+        self._term = None
         self.check(rafts)
-        if len(self._committed) > count:
-            self._check_electable(rafts)
-
-    def _check_electable(self, rafts: Mapping[str, Raft]) -> None:
-        """Leader Completeness, looked ahead: without what is committed now, no log wins an election any more."""
-        index, term = len(self._committed) - 1, self._committed[-1]
-        for candidate in rafts.values():
-            if candidate.log.term(index) == term:
-                continue
-            log = (candidate.log.last_term, candidate.log.last_index)
-            votes = {voter.server_id: log >= (voter.log.last_term, voter.log.last_index) for voter in rafts.values()}
-            is_harmless = vote_result(candidate.membership, votes) is not VoteResult.WON
-            require(is_harmless, "Leader Completeness: could be elected without", candidate.server_id, index, term)
 
 
 def check_disk(raft: Raft, hard_state: HardState, runs: Sequence[EntryRun]) -> None:
