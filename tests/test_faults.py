@@ -62,3 +62,61 @@ def test_without_a_leader_nobody_is_stranded():
     faults.carry_out(Action(0, "strand", ("cut",)))
     assert not faults.counts
     assert not cluster.network.is_cut(leader_id, cluster.ids[0])
+
+
+def test_a_role_in_a_servers_place_is_whoever_has_it_when_it_is_done():
+    cluster, faults, leader_id = running_cluster()
+    faults.carry_out(Action(0, "pause", ("follower",)))
+    assert not cluster.is_paused(leader_id)
+    assert sum(map(cluster.is_paused, cluster.ids)) == 1
+    faults.carry_out(Action(0, "pause", ("leader",)))
+    assert cluster.is_paused(leader_id)
+
+
+@pytest.mark.parametrize(
+    ("direction", "out", "back"), [("out", True, False), ("in", False, True), ("both", True, True)]
+)
+def test_a_blip_ends_by_itself_and_mends_only_what_it_cut(direction, out, back):
+    cluster, faults, _ = running_cluster()
+    faults.carry_out(Action(0, "cut", ("s1", "s2")))
+    faults.carry_out(Action(0, "blip", ("s1", direction, "100")))
+    assert (cluster.network.is_cut("s1", "s3"), cluster.network.is_cut("s3", "s1")) == (out, back)
+    cluster.run(0.2)
+    assert cluster.network.is_cut("s1", "s2")
+    assert not cluster.network.is_cut("s1", "s3")
+    assert not cluster.network.is_cut("s3", "s1")
+
+
+def test_a_bounced_server_comes_back_and_a_hiccup_ends():
+    cluster, faults, _ = running_cluster()
+    faults.carry_out(Action(0, "bounce", ("s1", "all", "100")))
+    faults.carry_out(Action(0, "hiccup", ("s2", "100")))
+    assert cluster.servers["s1"].node is None
+    assert cluster.is_paused("s2")
+    cluster.run(0.2)
+    assert cluster.node("s1").raft is not None
+    assert not cluster.is_paused("s2")
+
+
+def test_nothing_ends_by_itself_once_the_runs_ending_has_begun():
+    cluster, faults, _ = running_cluster()
+    faults.carry_out(Action(0, "bounce", ("s1", "all", "100")))
+    faults.carry_out(Action(0, "hiccup", ("s2", "100")))
+    faults.carry_out(Action(0, "blip", ("s3", "both", "100")))
+    faults.end()
+    cluster.run(0.2)
+    assert cluster.servers["s1"].node is None
+    assert cluster.is_paused("s2")
+    assert cluster.network.is_cut("s3", "s1")
+
+
+def test_a_server_halts_within_a_write_and_starts_again():
+    """D02, D08, D21"""
+    cluster, faults, leader_id = running_cluster()
+    old = cluster.node(leader_id)
+    faults.carry_out(Action(0, "halt", (leader_id, "none", "2")))
+    old.propose(b"x").addErrback(lambda failure: None)
+    cluster.run(0.1)
+    assert faults.counts["halt"] == 1
+    assert cluster.node(leader_id) is not old
+    assert cluster.elect() is not None

@@ -84,3 +84,19 @@ def test_a_leader_that_was_paused_answers_no_read_after_another_was_elected():
         (answer,) = answers
         assert not isinstance(answer, int) or answer >= len(acknowledged)
         assert cluster.elect() is not None
+
+
+def test_a_process_that_computes_sees_time_pass_and_hears_nothing_meanwhile():
+    """T08"""
+    clock, seen = SimulatedClock(), []
+    process = ProcessClock(clock)
+
+    def compute() -> None:
+        for _ in range(3):
+            process.be_busy(2)
+            seen.append(process.seconds())
+
+    process.callLater(1, compute)
+    process.callLater(2, lambda: seen.append((clock.now, process.seconds())))
+    run_all(clock)
+    assert seen == [3, 5, 7, (7, 7)]

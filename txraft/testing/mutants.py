@@ -147,16 +147,15 @@ def _child(mutant: Mutant, seeds: int, quick: bool) -> int:
     sys.meta_path.insert(0, finder)
     from twisted.logger import globalLogBeginner
 
-    from txraft.testing.schedule import PROFILES
+    from txraft.testing.schedule import ALL
     from txraft.testing.simulation import run_seed
 
     if not finder.has_planted:
         raise RuntimeError(f"{mutant.file} was not loaded")
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-    profiles = [mutant.profile] if quick else sorted(PROFILES)
     for seed in range(seeds):
         try:
-            run_seed(seed, profiles[seed % len(profiles)])
+            run_seed(seed, mutant.profile if quick else ALL)
         except Exception as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())
             print(f"{seed + 1} {why}")
