@@ -238,10 +238,17 @@ class ClusterInvariants:
         seen.role, seen.matches = raft.role, {}
         elected = self._leaders.setdefault(raft.term, raft.server_id)
         require(elected == raft.server_id, "Election Safety", raft.term, elected, raft.server_id)
+        self._check_elected(raft)
         # Whoever slept with its votes may begin to lead when a later term has committed something. That it may lack.
         indexes = range(len(self._committed))
         count = sum(self._commit_terms.get(index, 0) <= raft.term for index in indexes)
         require(seen.terms[:count] == self._committed[:count], "Leader Completeness", raft.server_id, raft.term)
+
+    def _check_elected(self, raft: Raft) -> None:
+        """A quorum has voted for the leader, and has that on disk."""
+        votes = {server_id: seen.votes.get(raft.term) == raft.server_id for server_id, seen in self._seen.items()}
+        is_elected = vote_result(raft.membership, votes) is VoteResult.WON
+        require(is_elected, "Election Safety: a leader that was not elected", raft.server_id, raft.term, votes)
 
     def _check_commit(self, seen: _Seen, raft: Raft, rafts: Mapping[str, Raft]) -> None:
         require(raft.commit_index >= seen.commit_index, "the commit index goes back", raft.server_id)

@@ -66,6 +66,9 @@ class StepInvariants(ClusterInvariants):
         self._term = None
         self.check(rafts)
 
+    def _check_elected(self, raft: Raft) -> None:
+        """Not asked here: a step does not know who voted in a term that some have left since."""
+
 
 def check_disk(raft: Raft, hard_state: HardState, runs: Sequence[EntryRun]) -> None:
     """What a server takes to be durable is on its disk, where each of `runs` is one entry, from index 1."""
