@@ -39,7 +39,7 @@ class LeadershipLost(SynchronousTestCase):
         entries = AppendEntries(term, 2, log.term(2), 2, 0, log.slice(3, 1000))
         heartbeat = AppendEntries(term, log.last_index, term, commit_index, 0, LogSlice(log.last_index + 1))
         old._receive(new.settings.server_id, [entries, heartbeat])
-        self.assertEqual((old.raft.commit_index, lost.fired), (3, []))
+        self.assertEqual(old.raft.commit_index, 3)
         cluster.resume(name)
         cluster.run(1)
         self.assertEqual(old.raft.log.command(3), b"", "a no-op is there now")

@@ -1,8 +1,9 @@
 """
 RaftNode: one server. Gathers a reactor turn's input, carries out each `Ready`, and owns the waiting Deferreds.
 
-Inputs (proposals, reads, messages, ticks, finished writes) change memory only and arm one flush; the flush sends,
-begins the next write, applies and answers. What arrives while a write is outstanding becomes the next batch.
+Inputs change memory only; a flush sends, begins the next write, applies and answers. Proposals and reads arm one for
+the end of the turn, so that it carries all of them; messages, ticks and finished writes, which others wait for, flush
+at once. What arrives while a write is outstanding becomes the next batch.
 """
 
 from __future__ import annotations
@@ -242,6 +243,7 @@ class RaftNode(Service):
         raft = self._live()
         if raft is None:
             return
+        raft.time_ms = self._wall_ms()
         try:
             for message in messages:
                 raft.step(sender, message)
@@ -250,17 +252,14 @@ class RaftNode(Service):
         except Exception as error:
             self._fail(error)
         finally:
-            if raft.has_news:
-                self._arm_flush()
+            # At once: others wait for it. But what is being gathered goes with it, at the end of the turn.
+            if raft.has_news and not self._is_flush_armed:
+                self._flush()
 
     def _tick(self) -> None:
         if self._live() is not None:
             self._schedule_tick()
-            self._flush(self._take_tick)
-
-    def _take_tick(self, raft: Raft) -> None:
-        raft.time_ms = self._wall_ms()
-        raft.tick()
+            self._flush(Raft.tick)
 
     def _schedule_tick(self) -> None:
         # From now, not from when it was due: after a pause of the process, time that nobody saw pass counts once.
@@ -269,7 +268,6 @@ class RaftNode(Service):
     def _arm_flush(self) -> None:
         if not self._is_flush_armed and self.raft is not None:
             self._is_flush_armed = True
-            self.raft.time_ms = self._wall_ms()
             self._clock.callLater(0, self._armed_flush)
 
     # -- the flush: all work of a turn
@@ -282,6 +280,7 @@ class RaftNode(Service):
         raft = self._live()
         if raft is None:
             return
+        raft.time_ms = self._wall_ms()
         try:
             first(raft)
             self._carry_out(raft)

@@ -82,8 +82,7 @@ class RegisterClients:
 
     def draw(self, rng: random.Random) -> tuple[str, ...]:
         kind = rng.choice(("read", "write", "write", "cas"))
-        # Some keys are hot: what is stale is seen only where there is something new.
-        return kind, f"k{int(KEYS * rng.random() ** 1.5)}"
+        return kind, f"k{rng.randrange(KEYS)}"
 
     def probe(self, number: int) -> tuple[str, ...]:
         return ("write", "read")[number % 2], f"k{number}"
