@@ -39,7 +39,8 @@ class Mutant:
     """
     `row` is the catalogue's; `file` is below the package; `old` occurs in it exactly once.
 
-    `profile` is the one under which the fewest seeds kill it.
+    `profile` is the one under which the fewest seeds kill it. `found` is false as long as no run is known to find it
+    soon: a check or a fault is missing.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Mutant:
     old: str
     new: str
     profile: str = "standard"
+    found: bool = True
 
 
 @attrs.frozen
