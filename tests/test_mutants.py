@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 
@@ -55,7 +56,7 @@ def test_what_is_no_bug_survives_and_the_exit_status_says_so(capsys, tmp_path):
     harmless = Mutant("harmless", "E01", "core/raft.py", "A new random timeout", "A random timeout")
     assert kill(harmless, seeds=2) is None
     assert line(harmless, None).endswith("SURVIVED")
-    fields = [f"{name} = {value!r}" for name, value in attrs.asdict(harmless).items()]
+    fields = [f"{name} = {json.dumps(value)}" for name, value in attrs.asdict(harmless).items()]
     path = tmp_path / "mutants.toml"
     path.write_text("\n".join(["[[mutant]]", *fields]))
     assert main([str(path), "--seeds", "1", "--jobs", "1"]) == 1
