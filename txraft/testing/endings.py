@@ -63,11 +63,17 @@ class Endings:
         cluster = self._cluster
         self._leave_connected(cluster.ids)
         cluster.elect(LEADER_WITHIN * self._election_s)
-        limit_s = COMMIT_WITHIN * self._election_s
-        require(cluster.run_until(self._has_everybody_everything, limit_s), "no agreement within", limit_s)
+        self._require_agreement()
+        # Who had not heard a leader for long when the faults ended may stand once more.
+        cluster.run(self._election_s)
+        self._require_agreement()
         self._require_calm()
         self._is_supervised = False
         self._workload.check_agreement({server_id: server.machine for server_id, server in cluster.servers.items()})
+
+    def _require_agreement(self) -> None:
+        limit_s = COMMIT_WITHIN * self._election_s
+        require(self._cluster.run_until(self._has_everybody_everything, limit_s), "no agreement within", limit_s)
 
     def _require_calm(self) -> None:
         """When all is well, whoever leads goes on leading."""
