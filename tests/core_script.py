@@ -8,6 +8,9 @@ Commands, separated by `;` or newlines (servers by number):
     campaign N               its election timeout passes, others' do not
     propose N x y            append commands at a leader
     read N name              ask for a confirmed read index
+    join N                   a server that belongs to no cluster yet
+    change N +4 ~5 -3        ask the leader to make these a voter, a learner, no member
+    hand-over N M            ask leader N to let M lead
     tick N [count] / tick all [count]
     deliver / hold           let messages through (they are by default) / keep them under way
     drop                     lose what is under way
@@ -21,11 +24,14 @@ Commands, separated by `;` or newlines (servers by number):
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
-from core_text import SETTINGS, make_log, membership, propose, show, tick
+from core_text import SETTINGS, change, make_log, membership, propose, show, tick
 
+from txraft.core.change import ChangeRefused
 from txraft.core.errors import NotLeading
 from txraft.core.invariants import ClusterInvariants
+from txraft.core.leader import Leader
 from txraft.core.log import Log
 from txraft.core.messages import HardState, Message
 from txraft.core.raft import Raft
@@ -52,7 +58,7 @@ class Script:
         for command in ";".join(lines).split(";"):
             words = command.split()
             if words:
-                getattr(self, f"do_{words[0]}")(*words[1:])
+                getattr(self, "do_" + words[0].replace("-", "_"))(*words[1:])
                 self._settle()
         self.do_show()
         return "\n".join(self.output) + "\n"
@@ -95,6 +101,23 @@ class Script:
             propose(self.servers[server_id], [command.encode() for command in commands])
         except NotLeading:
             self.output.append(f"s{server_id}: not the leader")
+
+    def do_join(self, server_id: str) -> None:
+        self._start(server_id, "")
+
+    def do_change(self, server_id: str, *asked: str) -> None:
+        self._ask(server_id, lambda leader: leader.reconfiguration.begin(change(" ".join(asked))))
+
+    def do_hand_over(self, server_id: str, heir: str) -> None:
+        self._ask(server_id, lambda leader: leader.reconfiguration.hand_over(heir))
+
+    def _ask(self, server_id: str, ask: Callable[[Leader], None]) -> None:
+        try:
+            ask(self.servers[server_id].leader())
+        except NotLeading:
+            self.output.append(f"s{server_id}: not the leader")
+        except ChangeRefused as error:
+            self.output.append(f"s{server_id}: {error}")
 
     def do_read(self, server_id: str, name: str) -> None:
         self._reads.append(name)

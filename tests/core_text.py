@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 
+from txraft.core.change import Change
 from txraft.core.log import EntryKind, EntryRun, Log, LogSlice
 from txraft.core.membership import Membership
 from txraft.core.messages import AppendEntries, AppendEntriesResponse, HardState, Message
@@ -25,6 +26,7 @@ SETTINGS = RaftSettings(
     max_append_bytes=1000,
     max_inflight_bytes=4000,
     max_uncommitted_bytes=100_000,
+    catch_up_rounds=3,
 )
 
 
@@ -37,6 +39,23 @@ def membership(text: str) -> Membership:
         return tuple(sorted(part.split(","))) if part else ()
 
     return Membership("test", ids(new), ids(old), ids(learners))
+
+
+def show_membership(one: Membership) -> str:
+    """As `membership` reads it, and behind `->` what the change under way leads to while somebody catches up."""
+    text = ",".join(one.voters)
+    text += f"<{','.join(one.outgoing)}" if one.outgoing else ""
+    text += f"/{','.join(one.learners)}" if one.learners else ""
+    if one.next_voters:
+        text += f"->{','.join(one.next_voters)}"
+        text += f"/{','.join(one.next_learners)}" if one.next_learners else ""
+    return text
+
+
+def change(text: str) -> Change:
+    """`+4` a voter, `~4` a learner, `-4` no member."""
+    asked = {sign: tuple(word[1:] for word in text.split() if word[0] == sign) for sign in "+~-"}
+    return Change(asked["+"], asked["~"], asked["-"])
 
 
 def entry_runs(text: str, first_index: int = 1) -> list[EntryRun]:
@@ -71,7 +90,7 @@ def show(log: Log) -> str:
             if run.kind is EntryKind.NOOP:
                 data = "-"
             elif run.kind is EntryKind.CONFIGURATION:
-                data = "{" + ",".join(Membership.decode(command).voters) + "}"
+                data = "{" + show_membership(Membership.decode(command)) + "}"
             words.append(f"{run.term}:{data}")
     return " ".join(words)
 

@@ -209,7 +209,7 @@ class TestWhoMayBeElected:
         """E08, original 15."""
         low, high, heartbeat = timings
         with pytest.raises(ValueError, match="timings"):
-            RaftSettings(low, high, heartbeat, 4, 4, 1000, 4000, 100_000)
+            RaftSettings(low, high, heartbeat, 4, 4, 1000, 4000, 100_000, 3)
 
 
 class TestTimers:

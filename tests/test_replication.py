@@ -320,7 +320,7 @@ class TestLeader:
 
     def test_what_is_uncommitted_is_bounded_and_the_bound_is_released_by_commitment(self):
         """T11."""
-        settings = RaftSettings(10, 20, 5, 4, 4, 1000, 4000, max_uncommitted_bytes=200)
+        settings = RaftSettings(10, 20, 5, 4, 4, 1000, 4000, max_uncommitted_bytes=200, catch_up_rounds=3)
         leader = make_leader(settings=settings)
         answer(leader, "2", 2)
         propose(leader, [b"x" * 92] * 2)

@@ -26,6 +26,7 @@ from txraft.core.messages import (
     PreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from txraft.errors import ProtocolError
 from txraft.interfaces import Identity
@@ -147,13 +148,17 @@ _FIELDS: dict[type, tuple[str, _Encoder]] = {
     RequestVote: (
         "request_vote",
         lambda message: raft_pb2.RequestVote(
-            term=message.term, last_log_index=message.last_log_index, last_log_term=message.last_log_term
+            term=message.term,
+            last_log_index=message.last_log_index,
+            last_log_term=message.last_log_term,
+            told_by_leader=message.told_by_leader,
         ),
     ),
     RequestVoteResponse: (
         "request_vote_response",
         lambda message: raft_pb2.RequestVoteResponse(term=message.term, granted=message.granted),
     ),
+    TimeoutNow: ("timeout_now", lambda message: raft_pb2.TimeoutNow(term=message.term)),
 }
 
 _DECODERS: dict[str, _Decoder] = {
@@ -169,8 +174,11 @@ _DECODERS: dict[str, _Decoder] = {
     ),
     "pre_vote": lambda parsed: PreVote(parsed.term, parsed.round, parsed.last_log_index, parsed.last_log_term),
     "pre_vote_response": lambda parsed: PreVoteResponse(parsed.term, parsed.round, parsed.granted),
-    "request_vote": lambda parsed: RequestVote(parsed.term, parsed.last_log_index, parsed.last_log_term),
+    "request_vote": lambda parsed: RequestVote(
+        parsed.term, parsed.last_log_index, parsed.last_log_term, parsed.told_by_leader
+    ),
     "request_vote_response": lambda parsed: RequestVoteResponse(parsed.term, parsed.granted),
+    "timeout_now": lambda parsed: TimeoutNow(parsed.term),
 }
 
 

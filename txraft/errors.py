@@ -76,6 +76,14 @@ class CommandTooLarge(Refusal):
         self.limit = limit
 
 
+class ChangeRefused(Refusal):
+    """The membership or the leadership cannot be changed like this, or not now; nothing was done. Says why."""
+
+
+class ChangeFailed(Refusal):
+    """A change was given up, and has left no trace: the members and the leader are as if nobody had asked. Says why."""
+
+
 class Stopped(Refusal):
     """This server has not started, is stopping, or has stopped; nothing was done."""
 

@@ -169,6 +169,9 @@ class ILogStore(Interface):
         @return: a Deferred of None, or of a `StorageError` after which the store must not be used.
         """
 
+    def join(cluster_id: str) -> None:
+        """A passive server belongs to this cluster from now on: the next write says so too, before all else."""
+
     def status() -> StorageStatus:
         """What the disk is doing now."""
 
@@ -193,6 +196,9 @@ class ITransport(Interface):
 
     def set_peers(server_ids: Sequence[str]) -> None:
         """Keep a link to each of these, and to nobody else."""
+
+    def join(cluster_id: str) -> None:
+        """Say in every handshake from now on that this server, which was passive, belongs to this cluster."""
 
     def advertise(addresses: Addresses) -> None:
         """Say these in every handshake from now on."""

@@ -51,7 +51,7 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., receiver_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., client_address: _Optional[str] = ..., admin_address: _Optional[str] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("group", "pre_vote", "pre_vote_response", "request_vote", "request_vote_response", "append_entries", "append_entries_response")
+    __slots__ = ("group", "pre_vote", "pre_vote_response", "request_vote", "request_vote_response", "append_entries", "append_entries_response", "timeout_now")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     PRE_VOTE_FIELD_NUMBER: _ClassVar[int]
     PRE_VOTE_RESPONSE_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class Envelope(_message.Message):
     REQUEST_VOTE_RESPONSE_FIELD_NUMBER: _ClassVar[int]
     APPEND_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     APPEND_ENTRIES_RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_NOW_FIELD_NUMBER: _ClassVar[int]
     group: int
     pre_vote: PreVote
     pre_vote_response: PreVoteResponse
@@ -66,7 +67,8 @@ class Envelope(_message.Message):
     request_vote_response: RequestVoteResponse
     append_entries: AppendEntries
     append_entries_response: AppendEntriesResponse
-    def __init__(self, group: _Optional[int] = ..., pre_vote: _Optional[_Union[PreVote, _Mapping]] = ..., pre_vote_response: _Optional[_Union[PreVoteResponse, _Mapping]] = ..., request_vote: _Optional[_Union[RequestVote, _Mapping]] = ..., request_vote_response: _Optional[_Union[RequestVoteResponse, _Mapping]] = ..., append_entries: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_entries_response: _Optional[_Union[AppendEntriesResponse, _Mapping]] = ...) -> None: ...
+    timeout_now: TimeoutNow
+    def __init__(self, group: _Optional[int] = ..., pre_vote: _Optional[_Union[PreVote, _Mapping]] = ..., pre_vote_response: _Optional[_Union[PreVoteResponse, _Mapping]] = ..., request_vote: _Optional[_Union[RequestVote, _Mapping]] = ..., request_vote_response: _Optional[_Union[RequestVoteResponse, _Mapping]] = ..., append_entries: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_entries_response: _Optional[_Union[AppendEntriesResponse, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ...) -> None: ...
 
 class PreVote(_message.Message):
     __slots__ = ("term", "round", "last_log_index", "last_log_term")
@@ -91,14 +93,16 @@ class PreVoteResponse(_message.Message):
     def __init__(self, term: _Optional[int] = ..., round: _Optional[int] = ..., granted: bool = ...) -> None: ...
 
 class RequestVote(_message.Message):
-    __slots__ = ("term", "last_log_index", "last_log_term")
+    __slots__ = ("term", "last_log_index", "last_log_term", "told_by_leader")
     TERM_FIELD_NUMBER: _ClassVar[int]
     LAST_LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAST_LOG_TERM_FIELD_NUMBER: _ClassVar[int]
+    TOLD_BY_LEADER_FIELD_NUMBER: _ClassVar[int]
     term: int
     last_log_index: int
     last_log_term: int
-    def __init__(self, term: _Optional[int] = ..., last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ...) -> None: ...
+    told_by_leader: bool
+    def __init__(self, term: _Optional[int] = ..., last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ..., told_by_leader: bool = ...) -> None: ...
 
 class RequestVoteResponse(_message.Message):
     __slots__ = ("term", "granted")
@@ -141,6 +145,12 @@ class AppendEntriesResponse(_message.Message):
     hint_index: int
     hint_term: int
     def __init__(self, term: _Optional[int] = ..., round: _Optional[int] = ..., match_index: _Optional[int] = ..., refused: bool = ..., prev_log_index: _Optional[int] = ..., hint_index: _Optional[int] = ..., hint_term: _Optional[int] = ...) -> None: ...
+
+class TimeoutNow(_message.Message):
+    __slots__ = ("term",)
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    def __init__(self, term: _Optional[int] = ...) -> None: ...
 
 class LogRecord(_message.Message):
     __slots__ = ("runs",)

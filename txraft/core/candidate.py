@@ -11,6 +11,7 @@ from txraft.core.messages import (
     PreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from txraft.core.quorum import VoteResult, vote_result
 from txraft.core.role import Role
@@ -92,6 +93,7 @@ class PreCandidate(_Asking):
         RequestVoteResponse: Role.ignore,
         AppendEntries: _Asking.on_append_entries,
         AppendEntriesResponse: Role.ignore,
+        TimeoutNow: Role.ignore,
     }
 
 
@@ -99,6 +101,10 @@ class Candidate(_Asking):
     """Paper §5.2. Its own vote counts like any other: once it is durable."""
 
     name: ClassVar[str] = "candidate"
+
+    def __init__(self, raft: Raft, told_by_leader: bool) -> None:
+        super().__init__(raft)
+        self._told_by_leader = told_by_leader
 
     def begin(self) -> None:
         self.ask()
@@ -112,7 +118,7 @@ class Candidate(_Asking):
 
     def request(self) -> RequestVote:
         raft = self.raft
-        return RequestVote(raft.term, raft.log.last_index, raft.log.last_term)
+        return RequestVote(raft.term, raft.log.last_index, raft.log.last_term, self._told_by_leader)
 
     def won(self) -> None:
         self.raft.become_leader()
@@ -127,4 +133,5 @@ class Candidate(_Asking):
         RequestVoteResponse: on_request_vote_response,
         AppendEntries: _Asking.on_append_entries,
         AppendEntriesResponse: Role.ignore,
+        TimeoutNow: Role.ignore,
     }

@@ -12,6 +12,7 @@ from txraft.core.messages import (
     PreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from txraft.core.role import Role
 
@@ -70,6 +71,11 @@ class Follower(Role):
         # What is new is answered once, when it is durable; all else at once.
         self._must_answer |= not changed
 
+    def on_timeout_now(self, sender: str, message: TimeoutNow) -> None:
+        """The leader, and nobody else, may ask for an election; of a server that can win one."""
+        if sender == self.leader_id and self.raft.is_voter:
+            self.raft.become_candidate(told_by_leader=True)
+
     def _note_round(self, round_: int) -> None:
         if round_ > self.round:
             self.round = round_
@@ -109,4 +115,5 @@ class Follower(Role):
         RequestVoteResponse: Role.ignore,
         AppendEntries: on_append_entries,
         AppendEntriesResponse: Role.ignore,
+        TimeoutNow: on_timeout_now,
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from txraft.core.errors import InvalidMessage, InvariantBroken, UncommittedFull
 from txraft.core.log import ENTRY_OVERHEAD_BYTES, EntryKind, LogSlice
+from txraft.core.membership import Membership
 from txraft.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -14,10 +15,12 @@ from txraft.core.messages import (
     PreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from txraft.core.progress import Progress, ReplicationState
 from txraft.core.quorum import VoteResult, committed_index, vote_result
 from txraft.core.read_index import ReadQueue
+from txraft.core.reconfiguration import Reconfiguration
 from txraft.core.role import Role
 
 if TYPE_CHECKING:
@@ -39,14 +42,28 @@ class Leader(Role):
             for server_id in raft.membership.members
             if server_id != raft.server_id
         }
+        self.reconfiguration = Reconfiguration(raft)
         self._check_elapsed_ticks = 0
         self._heartbeat_elapsed_ticks = 0
         self._heartbeat_due = True
 
     def begin(self) -> None:
         # Nothing of an earlier term may be committed by counting, so commit something of this one (paper §5.4.2, §8).
-        self.uncommitted_bytes += ENTRY_OVERHEAD_BYTES
-        self.raft.append(EntryKind.NOOP, [b""])
+        self._append_unreserved(EntryKind.NOOP, b"")
+        self.reconfiguration.take_over(self.progress)
+
+    def append_configuration(self, membership: Membership) -> None:
+        """Put another membership in force."""
+        self._append_unreserved(EntryKind.CONFIGURATION, membership.encode())
+
+    def _append_unreserved(self, kind: EntryKind, data: bytes) -> None:
+        """Append what no room was reserved for; what is waiting to be committed is counted all the same."""
+        self.uncommitted_bytes += ENTRY_OVERHEAD_BYTES + len(data)
+        self.raft.append(kind, [data])
+
+    def membership_changed(self) -> None:
+        """Another membership is in force."""
+        self.reconfiguration.membership_changed(self.progress)
 
     # -- inputs
 
@@ -54,6 +71,7 @@ class Leader(Role):
         settings = self.raft.settings
         for progress in self.progress.values():
             progress.tick(settings.append_retry_ticks, self.raft.log.last_index)
+        self.reconfiguration.tick(self.progress)
         self._heartbeat_elapsed_ticks += 1
         if self._heartbeat_elapsed_ticks >= settings.heartbeat_ticks:
             self._heartbeat_elapsed_ticks = 0
@@ -64,7 +82,7 @@ class Leader(Role):
             self._check_quorum()
         write_age_ticks = self.raft.write_age_ticks
         if write_age_ticks is not None and write_age_ticks >= settings.stalled_disk_ticks:
-            self._step_down()
+            self.step_down()
 
     def _check_quorum(self) -> None:
         """
@@ -79,9 +97,10 @@ class Leader(Role):
             heard[server_id] = progress.is_active and not is_stalled
             progress.is_active = False
         if vote_result(self.raft.membership, heard) is not VoteResult.WON:
-            self._step_down()
+            self.step_down()
 
-    def _step_down(self) -> None:
+    def step_down(self) -> None:
+        """Follow nobody, in the same term."""
         self.raft.become_follower(self.raft.term, None)
 
     def reserve(self, size: int, count: int) -> None:
@@ -145,6 +164,9 @@ class Leader(Role):
     def prepare(self) -> None:
         """Begin a round for waiting reads, and send each peer what it lacks, or a heartbeat if one is due."""
         raft = self.raft
+        self.reconfiguration.advance(self)
+        if raft.role is not self:
+            return
         # First, so that the reads which waited for the end of this round begin the next one now.
         self._confirm_reads()
         # Until an entry of this term is committed, the commit index may be behind what was answered (thesis §6.4).
@@ -155,6 +177,7 @@ class Leader(Role):
         for server_id, progress in self.progress.items():
             self._replicate(server_id, progress)
         self._heartbeat_due = False
+        self.reconfiguration.tell_when_level(self.progress)
 
     def _confirm_reads(self) -> None:
         raft = self.raft
@@ -192,4 +215,5 @@ class Leader(Role):
         RequestVoteResponse: Role.ignore,
         AppendEntries: on_append_entries,
         AppendEntriesResponse: on_append_entries_response,
+        TimeoutNow: Role.ignore,
     }

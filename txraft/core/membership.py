@@ -8,6 +8,9 @@ import json
 from bisect import bisect_right
 from dataclasses import dataclass
 
+_LISTS = ("voters", "outgoing", "learners", "next_voters", "next_learners")
+"""The fields of a membership that are lists of servers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Membership:
@@ -16,12 +19,32 @@ class Membership:
 
     `outgoing` is empty except in a joint configuration, where it holds the old voters: then every decision needs a
     majority of `voters` and a majority of `outgoing` (thesis §4.3). Learners are replicated to and never counted.
+
+    `next_voters` and `next_learners` are empty except while a change waits for new servers to catch up: then they say
+    what it leads to, and those of them that are nothing else yet are like learners. See `txraft.core.change`.
     """
 
     cluster_id: str
     voters: tuple[str, ...]
     outgoing: tuple[str, ...] = ()
     learners: tuple[str, ...] = ()
+    next_voters: tuple[str, ...] = ()
+    next_learners: tuple[str, ...] = ()
+
+    @property
+    def is_changing(self) -> bool:
+        """A change of the voters is on its way."""
+        return bool(self.outgoing or self.next_voters)
+
+    @property
+    def wanted_voters(self) -> tuple[str, ...]:
+        """The voters when that change is done."""
+        return self.next_voters or self.voters
+
+    @property
+    def wanted_learners(self) -> tuple[str, ...]:
+        """The learners when that change is done."""
+        return self.next_learners if self.next_voters else self.learners
 
     @property
     def halves(self) -> tuple[tuple[str, ...], ...]:
@@ -31,19 +54,15 @@ class Membership:
     @property
     def members(self) -> tuple[str, ...]:
         """Everybody that the log is replicated to, sorted."""
-        return tuple(sorted({*self.voters, *self.outgoing, *self.learners}))
+        return tuple(sorted(set().union(*(getattr(self, name) for name in _LISTS))))
 
     def is_voter(self, server_id: str) -> bool:
         return server_id in self.voters or server_id in self.outgoing
 
     def encode(self) -> bytes:
         """The data of a configuration entry: the same bytes on every server for the same membership."""
-        fields = {
-            "cluster_id": self.cluster_id,
-            "voters": sorted(self.voters),
-            "outgoing": sorted(self.outgoing),
-            "learners": sorted(self.learners),
-        }
+        fields: dict[str, object] = {name: sorted(getattr(self, name)) for name in _LISTS}
+        fields["cluster_id"] = self.cluster_id
         return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
@@ -55,7 +74,7 @@ class Membership:
         """
         try:
             fields = json.loads(data)
-            lists = {name: tuple(fields[name]) for name in ("voters", "outgoing", "learners")}
+            lists = {name: tuple(fields[name]) for name in _LISTS}
             membership = cls(fields["cluster_id"], **lists)
             is_text = all(isinstance(name, str) for name in (membership.cluster_id, *membership.members))
             is_canonical = is_text and membership.encode() == data

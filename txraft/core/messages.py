@@ -40,11 +40,12 @@ class PreVoteResponse:
 
 @dataclass(slots=True)
 class RequestVote:
-    """Paper, Figure 2."""
+    """Paper, Figure 2. `told_by_leader`: the leader hands over, so a server that hears it may vote. Thesis §4.2.3."""
 
     term: int
     last_log_index: int
     last_log_term: int
+    told_by_leader: bool = False
 
 
 @dataclass(slots=True)
@@ -85,4 +86,13 @@ class AppendEntriesResponse:
     hint_term: int = 0
 
 
-Message = PreVote | PreVoteResponse | RequestVote | RequestVoteResponse | AppendEntries | AppendEntriesResponse
+@dataclass(slots=True)
+class TimeoutNow:
+    """From the leader of `term`, which hands over to the receiver: stand for election now. Thesis §3.10."""
+
+    term: int
+
+
+Message = (
+    PreVote | PreVoteResponse | RequestVote | RequestVoteResponse | AppendEntries | AppendEntriesResponse | TimeoutNow
+)

@@ -129,9 +129,9 @@ class Raft:
             self.role.HANDLERS[type(message)](self.role, sender, message)
 
     def _may_raise_term(self, message: Message) -> bool:
-        """A pre-vote raises no term, and neither does a candidate while the leader is alive (thesis §4.2.3)."""
+        """A pre-vote raises no term, nor does a candidate while a leader is alive that did not tell it to. §4.2.3."""
         if isinstance(message, RequestVote):
-            return not self.hears_leader()
+            return message.told_by_leader or not self.hears_leader()
         return not isinstance(message, PreVote) and not (isinstance(message, PreVoteResponse) and message.granted)
 
     def _is_outdated(self, sender: str, message: Message) -> bool:
@@ -172,8 +172,10 @@ class Raft:
 
     def ready(self) -> Ready:
         """What is to be done now. Each message and each read is handed out once."""
-        self.role.prepare()
-        self.has_news = False
+        role = self.role
+        role.prepare()
+        # A leader that resigns there is news to be looked at once more.
+        self.has_news = self.role is not role
         messages, self._outbox = self._outbox, []
         reads, self.confirmed_reads = self.confirmed_reads, []
         dropped_reads, self.dropped_reads = self.dropped_reads, []
@@ -199,6 +201,8 @@ class Raft:
         )
         if kind is EntryKind.CONFIGURATION:
             self._note_memberships(first_index)
+            if isinstance(self.role, Leader):
+                self.role.membership_changed()
         self.has_news = True
         return first_index
 
@@ -281,10 +285,10 @@ class Raft:
         self.pre_vote_round += 1
         self._become(PreCandidate(self))
 
-    def become_candidate(self) -> None:
+    def become_candidate(self, told_by_leader: bool = False) -> None:
         self.term, self.voted_for = self.term + 1, self.server_id
         self._waiting.clear()
-        self._become(Candidate(self))
+        self._become(Candidate(self, told_by_leader))
 
     def become_leader(self) -> None:
         self._become(Leader(self))

@@ -17,6 +17,7 @@ class RaftSettings:
     max_append_bytes: int
     max_inflight_bytes: int
     max_uncommitted_bytes: int
+    catch_up_rounds: int
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_ticks < self.min_election_ticks < self.max_election_ticks:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.python.failure import Failure
@@ -84,6 +85,10 @@ class PeerTransport:
             if server_id not in self._peers:
                 self._peers[server_id] = self._make_peer(server_id)
                 self._peers[server_id].dial()
+
+    def join(self, cluster_id: str) -> None:
+        """See `ITransport`."""
+        self._registry.us = attrs.evolve(self._registry.us, cluster_id=cluster_id)
 
     def advertise(self, addresses: Addresses) -> None:
         """Say these in every handshake from now on."""

@@ -12,25 +12,29 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txraft.core.errors import InvalidMessage, NotLeading, UncommittedFull
+from txraft.core.change import Change
+from txraft.core.errors import InvalidMessage, UncommittedFull
 from txraft.core.leader import Leader
+from txraft.core.membership import Membership
 from txraft.core.messages import Message
 from txraft.core.raft import Raft
 from txraft.core.ready import Persist
 from txraft.errors import CommandTooLarge, FatalError, NotLeader, Overloaded, ProtocolError, Stopped
 from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport
 from txraft.node.applier import Applier
-from txraft.node.deadline import not_longer_than
+from txraft.node.news import News, contacts
 from txraft.node.restart import raft_from_disk
 from txraft.node.settings import NodeSettings
+from txraft.node.shutdown import Shutdown
 from txraft.node.status import NodeStatus, describe
-from txraft.node.waiters import Proposals, Reads
+from txraft.node.waiting import Waiting
 
 
 class RaftNode(Service):
@@ -71,16 +75,13 @@ class RaftNode(Service):
         self._accepts = False
         self._is_flush_armed = False
         self._tick_call: IDelayedCall | None = None
-        self._proposals = Proposals()
-        self._reads = Reads()
+        self._waiting = Waiting()
+        self._proposals, self._reads = self._waiting.proposals, self._waiting.reads
         self._applier = Applier(machine, self._proposals, clock, settings.apply_slice_ms / 1000)
         self._apply_index = 0
-        self._seen: tuple[object, ...] = ()
-        self._seen_leader: Leader | None = None
+        self._news = News(transport)
         self._reserved_by: Leader | None = None  # the leadership that has room for what is gathered
-        self._drained: Deferred[None] | None = None
-        self._closed: Deferred[None] | None = None
-        self._failed: Deferred[FatalError] = Deferred()
+        self._shutdown = Shutdown(clock, settings.stop_timeout / 1000, self._close)
         self.identity = Identity("", settings.server_id, 0)
 
     # -- for users
@@ -125,6 +126,33 @@ class RaftNode(Service):
         """
         return self._read(requests, is_many=True) if requests else succeed([])
 
+    def change_membership(self, change: Change) -> Deferred[Membership]:
+        """
+        Make servers voters, learners or no members; fires with the membership once that is committed.
+
+        Asking for what is so already is no error. Fails with `NotLeader`, `ChangeRefused` or `Stopped` (nothing was
+        done), `ChangeFailed` (given up) or `OutcomeUnknown` (the next leader will end it, one way or the other).
+        """
+        return self._reconfigure(lambda raft, leader: self._waiting.changes.change(raft, leader, change))
+
+    def transfer_leadership(self, server_id: str) -> Deferred[Membership]:
+        """Let another voter lead; fires when it does. Proposals wait meanwhile. Fails like `change_membership`."""
+        limit = self._clock.seconds() + 4 * self.settings.max_election_timeout / 1000
+
+        def is_over() -> bool:
+            return self._clock.seconds() >= limit
+
+        return self._reconfigure(lambda _, leader: self._waiting.changes.hand_over(leader, server_id, is_over))
+
+    def _reconfigure(self, ask: Callable[[Raft, Leader], Deferred[Membership]]) -> Deferred[Membership]:
+        raft, leader = self._live(), self._leader_for(0)
+        if raft is None or not isinstance(leader, Leader):
+            return fail(leader if isinstance(leader, Exception) else self._stopped())
+        self._arm_flush()
+        # What was proposed before comes before.
+        self._append_gathered(raft)
+        return ask(raft, leader)
+
     def status(self) -> NodeStatus:
         """What this server is doing, and what it is waiting for. Cheap, and works in every state."""
         return describe(self, self._store.status(), self._transport)
@@ -135,14 +163,7 @@ class RaftNode(Service):
 
     def when_failed(self) -> Deferred[FatalError]:
         """Fires with the reason, if this server stops because it can no longer keep its promises."""
-        waiter: Deferred[FatalError] = Deferred()
-
-        def pass_on(error: FatalError) -> FatalError:
-            waiter.callback(error)
-            return error
-
-        self._failed.addCallback(pass_on)
-        return waiter
+        return self._waiting.when_failed()
 
     # -- service
 
@@ -156,7 +177,7 @@ class RaftNode(Service):
         recovered = self._store.open()
         try:
             raft = raft_from_disk(self.settings, self._core_settings, self._rng, recovered)
-            self._transport.set_peers(self._peers(raft))
+            self._transport.set_peers(contacts(raft))
             self._transport.start(recovered.identity, self._receive)
         except Exception:
             self._store.close()
@@ -177,34 +198,25 @@ class RaftNode(Service):
         if self.raft is None:
             return succeed(None)
         if self._live() is None:
-            return self._close()
-        if self._drained is None:
-            self._drained = Deferred()
+            return self._shutdown.close()
 
         def stop(_: None) -> Deferred[None]:
-            self._end_all("this server is stopping")
-            return self._close()
+            self._waiting.end("this server is stopping", self._stopped())
+            return self._shutdown.close()
 
-        stopped = not_longer_than(self.settings.stop_timeout / 1000, self._drained, self._clock)
+        drained = self._shutdown.drain()
         # Not now: this may be a callback in the midst of a flush, which still has something to write and to send.
         self._arm_flush()
-        return stopped.addCallback(stop)
-
-    def _note_drained(self) -> None:
-        if self._drained is not None and not self._drained.called and not self._proposals and not self._reads.count:
-            self._drained.callback(None)
+        return drained.addCallback(stop)
 
     def _close(self) -> Deferred[None]:
-        if self._closed is None:
-            if self._tick_call is not None and self._tick_call.active():
-                self._tick_call.cancel()
-            self._closed = self._transport.stop().addCallback(lambda _: self._store.close())
-        # A disk may never answer.
-        return not_longer_than(self.settings.stop_timeout / 1000, self._closed, self._clock)
+        if self._tick_call is not None and self._tick_call.active():
+            self._tick_call.cancel()
+        return self._transport.stop().addCallback(lambda _: self._store.close())
 
     def _live(self) -> Raft | None:
         """The core, as long as this server may do something: from the start to the close or a failure."""
-        return self.raft if self.failure is None and self._closed is None else None
+        return self.raft if self.failure is None and not self._shutdown.is_closing else None
 
     # -- inputs: change memory, arm one flush
 
@@ -287,7 +299,8 @@ class RaftNode(Service):
         except Exception as error:
             self._fail(error)
             return
-        self._note_drained()
+        if not self._waiting:
+            self._shutdown.drained()
 
     def _carry_out(self, raft: Raft) -> None:
         self._note_changes(raft)
@@ -307,6 +320,8 @@ class RaftNode(Service):
             self._reads.confirm(read_id, index)
         self._apply_index = max(self._apply_index, ready.apply_index)
         self._apply_slice(raft)
+        if raft.has_news:
+            self._arm_flush()
 
     def _apply_slice(self, raft: Raft) -> None:
         """Apply and answer for at most `apply_slice_ms`; go on in the next turn if there is more."""
@@ -317,6 +332,8 @@ class RaftNode(Service):
             self._arm_flush()
 
     def _append_gathered(self, raft: Raft) -> None:
+        if isinstance(raft.role, Leader) and raft.role.reconfiguration.hand_over_to is not None:
+            return
         role, is_writing = raft.role, raft.write_age_ticks is not None
         if role is not self._reserved_by or not isinstance(role, Leader):
             self._proposals.refuse_gathered(self._not_leader())
@@ -329,9 +346,9 @@ class RaftNode(Service):
         read_id = self._reads.take_new()
         if read_id is None:
             return
-        try:
+        if isinstance(raft.role, Leader):
             raft.request_read(read_id)
-        except NotLeading:
+        else:
             self._reads.refuse(read_id, self._not_leader())
 
     def _write(self, persist: Persist) -> None:
@@ -345,29 +362,17 @@ class RaftNode(Service):
     # -- changes and ends
 
     def _note_changes(self, raft: Raft) -> None:
-        """Log what has changed since the last flush; end the waiters of a leadership that is over."""
-        seen = (raft.role.name, raft.term, raft.leader_id, raft.memberships.current_index)
-        if self._seen_leader is not None and raft.role is not self._seen_leader:
-            self._seen_leader = None
-            # What will be applied soon is answered then; but a disk may never answer.
-            kept_index = min(raft.commit_index, raft.log.durable_index)
-            self._proposals.end("the leadership ended before it was committed and on disk here", kept_index)
-            self._reads.refuse_behind(kept_index, self._not_leader())
-        if isinstance(raft.role, Leader):
-            self._seen_leader = raft.role
-        if seen == self._seen:
-            return
-        if not self._seen or seen[3] != self._seen[3]:
-            self._transport.set_peers(self._peers(raft))
-            self._log.info("voters of entry {index}: {voters}", index=seen[3], voters=", ".join(raft.membership.voters))
-        if seen[:3] != self._seen[:3]:
-            self._log.info(
-                "{role} in term {term}, leader {leader}", role=seen[0], term=seen[1], leader=seen[2] or "none"
-            )
-        self._seen = seen
+        """Carry what has changed since the last flush to all whom it concerns."""
+        self._waiting.note(raft, self._not_leader)
+        self._news.note(raft)
+        self._join(raft.membership)
 
-    def _peers(self, raft: Raft) -> list[str]:
-        return [server_id for server_id in raft.membership.members if server_id != self.settings.server_id]
+    def _join(self, membership: Membership) -> None:
+        """A passive server belongs to the cluster that has sent it a membership."""
+        if membership.cluster_id and not self.identity.cluster_id:
+            self.identity = attrs.evolve(self.identity, cluster_id=membership.cluster_id)
+            self._store.join(membership.cluster_id)
+            self._transport.join(membership.cluster_id)
 
     def _not_leader(self) -> NotLeader:
         leader_id = self.raft.leader_id if self.raft is not None else None
@@ -379,11 +384,6 @@ class RaftNode(Service):
     def _stopped(self) -> Stopped:
         return Stopped(f"this server has stopped: {self.failure}" if self.failure else "this server is not running")
 
-    def _end_all(self, why: str) -> None:
-        self._proposals.refuse_gathered(self._stopped())
-        self._proposals.end(why, kept_index=0)
-        self._reads.refuse_all(self._stopped())
-
     def _fail(self, error: BaseException) -> None:
         """Stop for good: nothing more is written, sent, applied or acknowledged."""
         if self.failure is not None:
@@ -392,8 +392,7 @@ class RaftNode(Service):
         self._accepts = False
         # A machine's own exception tells where it was raised.
         self._log.failure("this server stops: {why}", Failure(error.__cause__ or error), why=str(self.failure))
-        self._end_all(str(self.failure))
+        self._waiting.end(str(self.failure), self._stopped())
         failure = self.failure
-        self._close().addCallback(lambda _: self._failed.callback(failure))
-        if self._drained is not None and not self._drained.called:
-            self._drained.callback(None)
+        self._shutdown.close().addCallback(lambda _: self._waiting.failed(failure))
+        self._shutdown.drained()

@@ -25,6 +25,7 @@ class NodeSettings:
     max_append_bytes: int = 1 << 20
     max_inflight_bytes: int = 4 << 20
     max_uncommitted_bytes: int = 64 << 20
+    server_catch_up_rounds: int = 10
     max_command_bytes: int = 1 << 20
     max_pending_reads: int = 10_000
     apply_slice_ms: int = 10
@@ -48,4 +49,5 @@ class NodeSettings:
             max_append_bytes=self.max_append_bytes,
             max_inflight_bytes=self.max_inflight_bytes,
             max_uncommitted_bytes=self.max_uncommitted_bytes,
+            catch_up_rounds=self.server_catch_up_rounds,
         )

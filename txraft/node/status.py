@@ -8,6 +8,7 @@ import attrs
 
 from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.leader import Leader
+from txraft.core.membership import Membership
 from txraft.core.raft import Raft
 from txraft.interfaces import ITransport, StorageStatus
 
@@ -36,7 +37,8 @@ class MemberStatus:
 @attrs.frozen
 class NodeStatus:
     """
-    One moment of one server. `role` is follower, pre-candidate, candidate, leader, passive, stopped or failed.
+    One moment of one server. `role` is follower, pre-candidate, candidate, leader, passive, removed, stopped or
+    failed.
 
     Indexes are 0 and members empty before the start. `waiting_for` has a sentence for everything that holds this server
     up; empty if nothing does.
@@ -84,11 +86,13 @@ def _role(node: RaftNode, raft: Raft) -> str:
         return "failed"
     if not node.running:
         return "stopped"
-    return raft.role.name if raft.membership.members else "passive"
+    if not raft.membership.members:
+        return "passive"
+    return raft.role.name if raft.server_id in raft.membership.members else "removed"
 
 
 def _member(node: RaftNode, raft: Raft, transport: ITransport, server_id: str) -> MemberStatus:
-    kind = "voter" if raft.membership.is_voter(server_id) else "learner"
+    kind = _kind(raft.membership, server_id)
     if server_id == raft.server_id:
         return MemberStatus(server_id, kind, "this server", "", raft.log.durable_index, 0, 0.0)
     link, client_address = transport.link_status(server_id), transport.addresses(server_id).client
@@ -100,12 +104,22 @@ def _member(node: RaftNode, raft: Raft, transport: ITransport, server_id: str) -
     return MemberStatus(server_id, kind, link, client_address, progress.match_index, lag, silent_s)
 
 
+def _kind(membership: Membership, server_id: str) -> str:
+    if membership.outgoing and server_id not in membership.voters and server_id in membership.outgoing:
+        return "voter until the change is committed"
+    if membership.is_voter(server_id):
+        return "voter"
+    return "catching up" if server_id in membership.next_voters else "learner"
+
+
 def _waiting_for(node: RaftNode, raft: Raft, storage: StorageStatus) -> list[str]:
     sentences = []
     if storage.write_seconds is not None:
         sentences.append(f"the disk: a write is outstanding for {storage.write_seconds:.3f} s")
     if not raft.membership.members:
         sentences.append("being added: this server belongs to no cluster")
+    elif raft.server_id not in raft.membership.members:
+        sentences.append(f"being added again: entry {raft.memberships.current_index} has removed this server")
     elif isinstance(raft.role, PreCandidate | Candidate):
         sentences.append(_waiting_for_votes(raft, raft.role))
     elif raft.leader_id is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -63,6 +64,7 @@ class LogStore:
         self._configured = Identity(cluster_id, server_id, 0)
         self._identity = self._configured
         self._hard_state = HardState()
+        self._has_joined = False
         self._lock: object | None = None
         self._wal: WriteAheadLog | None = None
         self._failure: StorageError | None = None
@@ -163,7 +165,13 @@ class LogStore:
             codec.encode_run(run)
         if hard_state is not None:
             self._hard_state = hard_state
-        return self._run(self._identity if hard_state is not None else None, runs)
+        is_news, self._has_joined = hard_state is not None or self._has_joined, False
+        return self._run(self._identity if is_news else None, runs)
+
+    def join(self, cluster_id: str) -> None:
+        """See `ILogStore`."""
+        self._identity = attrs.evolve(self._identity, cluster_id=cluster_id)
+        self._has_joined = True
 
     def _run(self, identity: Identity | None, runs: Sequence[EntryRun]) -> Deferred[None]:
         if self._wal is None:

@@ -99,9 +99,11 @@ class Cluster:
         size: int = 3,
         machine: Callable[[], Any] = RecordingMachine,
         machine_of: Callable[[str], Any] | None = None,
+        passive: int = 0,
         **settings: Any,
     ) -> None:
         """
+        @param passive: so many servers more belong to no cluster, until they are asked in.
         @param machine: makes a state machine; called at every start of a server.
         @param machine_of: the same, for machines that want to know the id of their server.
         @param settings: fields of `NodeSettings` that differ from its defaults.
@@ -120,7 +122,8 @@ class Cluster:
         self._rafts: dict[str, Raft] = {}
         self._changed: dict[str, None] = {}
         """The servers that have done something since the invariants were checked; the others cannot have changed."""
-        self.ids = [f"s{number}" for number in range(1, size + 1)]
+        self.ids = [f"s{number}" for number in range(1, size + passive + 1)]
+        self._founders = tuple(self.ids[:size])
         self.servers = {
             server_id: Server(server_id, FakeDisk(self._split_rng()), self._quick_disk()) for server_id in self.ids
         }
@@ -173,8 +176,12 @@ class Cluster:
         server.transport.on_send = Words(raft).check
 
     def _node_settings(self, server: Server) -> NodeSettings:
+        is_founder = server.server_id in self._founders
         return NodeSettings(
-            server_id=server.server_id, bootstrap=tuple(self.ids), cluster_id=server.cluster_id, **self._settings
+            server_id=server.server_id,
+            bootstrap=self._founders if is_founder else (),
+            cluster_id=server.cluster_id if is_founder else "",
+            **self._settings,
         )
 
     def _store(self, server: Server, disk: FakeDisk, writer: FakeWriter) -> LogStore:
@@ -184,7 +191,7 @@ class Cluster:
             log_file="/data/raft.log",
             core_map_file="/data/raft.state",
             server_id=server.server_id,
-            cluster_id=server.cluster_id,
+            cluster_id=self._node_settings(server).cluster_id,
             segment_bytes=16 * 1024,
             fsync=True,
             files=disk,

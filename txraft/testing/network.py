@@ -241,12 +241,16 @@ class SimulatedTransport:
         """Whoever is to be talked to must shake hands again."""
         self._met.clear()
 
+    def join(self, cluster_id: str) -> None:
+        self._registry.us = attrs.evolve(self._registry.us, cluster_id=cluster_id)
+
     def advertise(self, addresses: Addresses) -> None:
         self._registry.advertised = addresses
 
     def send(self, receiver_id: str, message: Message) -> None:
         self.on_send(receiver_id, message)
-        if receiver_id in self._registry.peers:
+        # A passive server has no peers, and answers whoever it has met.
+        if receiver_id in (self._registry.peers or self._registry.incarnations):
             key = (self.server_id, receiver_id, type(message).__name__)
             self._network.frames[key] = self._network.frames.get(key, 0) + 1
             self._queued.append((receiver_id, encode_message(message)))

@@ -32,6 +32,7 @@ SETTINGS = RaftSettings(
     max_append_bytes=9,
     max_inflight_bytes=10,
     max_uncommitted_bytes=1000,
+    catch_up_rounds=3,
 )
 """One entry a message, so that a loss can fall between any two; two of them on the way before an answer."""
 

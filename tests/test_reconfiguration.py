@@ -1,0 +1,209 @@
+"""Growing, shrinking and handing over, with whole servers: who joins, who leaves, and what is answered meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.python.failure import Failure
+
+from txraft.core.change import Change
+from txraft.errors import ChangeFailed, ChangeRefused, NotLeader, Stopped
+from txraft.node import RaftNode
+from txraft.testing.cluster import Cluster
+
+
+def outcome(deferred: Any) -> list[Any]:
+    """Filled with the result, or with the exception, once there is one."""
+    found: list[Any] = []
+    deferred.addCallbacks(found.append, lambda failure: found.append(failure.value))
+    return found
+
+
+def decided(cluster: Cluster, node: RaftNode, change: Change, seconds: float = 30) -> Any:
+    found = outcome(node.change_membership(change))
+    assert cluster.run_until(lambda: bool(found), seconds), "nothing was decided"
+    return found[0]
+
+
+def members(cluster: Cluster) -> set[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """What the running servers that are members take for voters and learners."""
+    rafts = [node.raft for node in cluster.running() if node.raft is not None]
+    return {(raft.membership.voters, raft.membership.learners) for raft in rafts}
+
+
+def test_one_server_grows_to_three_and_writes_go_on():
+    """M13."""
+    cluster = Cluster(seed=1, size=1, passive=2)
+    cluster.start()
+    leader = cluster.elect()
+    assert cluster.node("s2").status().role == "passive"
+    written = [outcome(leader.propose(b"%d" % number)) for number in range(10)]
+    membership = decided(cluster, leader, Change(voters=("s2", "s3")))
+    assert membership.voters == ("s1", "s2", "s3")
+    written.append(outcome(leader.propose(b"after")))
+    assert cluster.run_until(lambda: all(written), 5)
+    assert cluster.run_until(lambda: all(len(s.machine.commands) == 11 for s in cluster.servers.values()), 5)
+    assert members(cluster) == {(("s1", "s2", "s3"), ())}
+    assert {node.identity.cluster_id for node in cluster.running()} == {"simulated"}
+
+
+def test_a_server_that_was_asked_in_belongs_to_the_cluster_after_a_restart():
+    """M04, M16."""
+    cluster = Cluster(seed=2, size=1, passive=2)
+    cluster.start()
+    decided(cluster, cluster.elect(), Change(voters=("s2", "s3")))
+    cluster.run(1)
+    for server_id in cluster.ids:
+        cluster.crash(server_id, "none")
+    cluster.start("s2", "s3")
+    leader = cluster.elect()
+    assert leader.settings.server_id in ("s2", "s3")
+    assert leader.identity.cluster_id == "simulated"
+
+
+def test_who_leads_may_remove_itself():
+    """M07."""
+    cluster = Cluster(seed=3)
+    cluster.start()
+    old = cluster.elect()
+    server_id = old.settings.server_id
+    assert server_id not in decided(cluster, old, Change(removed=(server_id,))).voters
+    before = cluster.clock.now
+    assert cluster.run_until(lambda: cluster.leader() not in (None, old), 5)
+    assert cluster.clock.now - before < 0.15, "it hands over: nobody waits for an election timeout"
+    term = cluster.elect().raft.term
+    cluster.run(5)
+    assert (old.raft.role.name, cluster.leader().raft.term) == ("follower", term)
+
+
+def test_a_removed_server_stands_for_no_election_and_says_why():
+    """M09."""
+    cluster = Cluster(seed=4)
+    cluster.start()
+    leader = cluster.elect()
+    other = next(server_id for server_id in cluster.ids if cluster.node(server_id) is not leader)
+    decided(cluster, leader, Change(removed=(other,)))
+    cluster.run(5)
+    assert cluster.leader() is leader
+    assert cluster.node(other).raft.role.name == "follower"
+    assert cluster.node(other).status().role == "removed"
+    assert "removed" in " ".join(cluster.node(other).status().waiting_for)
+
+
+def test_a_dead_server_is_replaced_in_one_change():
+    cluster = Cluster(seed=5, size=3, passive=1)
+    cluster.start()
+    leader = cluster.elect()
+    dead = next(server_id for server_id in cluster.ids[:3] if cluster.node(server_id) is not leader)
+    cluster.crash(dead)
+    membership = decided(cluster, leader, Change(voters=("s4",), removed=(dead,)))
+    assert len(membership.voters) == 3 and "s4" in membership.voters and dead not in membership.voters
+
+
+def test_a_server_that_is_not_there_is_given_up_and_nothing_waited_for_it():
+    """M13."""
+    cluster = Cluster(seed=6, size=3, passive=1)
+    cluster.start("s1", "s2", "s3")
+    leader = cluster.elect()
+    asked = outcome(leader.change_membership(Change(voters=("s4",))))
+    written = outcome(leader.propose(b"x"))
+    assert cluster.run_until(lambda: bool(written), 1)
+    assert not asked
+    assert cluster.run_until(lambda: bool(asked), 10)
+    assert isinstance(asked[0], ChangeFailed), asked
+    assert "s4 could not catch up" in str(asked[0])
+    cluster.run(1)
+    assert members(cluster) == {(("s1", "s2", "s3"), ())}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (Change(removed=("s1", "s2", "s3")), "no voter would be left"),
+        (Change(), "no server is named"),
+        (Change(voters=("s1",), removed=("s1",)), "s1: named more than once"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, why):
+    """M08."""
+    cluster = Cluster(seed=7)
+    cluster.start()
+    found = decided(cluster, cluster.elect(), change)
+    assert isinstance(found, ChangeRefused)
+    assert str(found) == why
+
+
+def test_asking_for_what_is_so_is_answered_at_once():
+    """M20."""
+    cluster = Cluster(seed=8)
+    cluster.start()
+    leader = cluster.elect()
+    last_index = leader.raft.log.last_index
+    assert decided(cluster, leader, Change(voters=("s1",), removed=("s9",)), seconds=0.1).voters == ("s1", "s2", "s3")
+    assert leader.raft.log.last_index == last_index
+
+
+def test_a_follower_and_a_stopped_server_change_nothing():
+    cluster = Cluster(seed=9)
+    cluster.start()
+    leader = cluster.elect()
+    follower = next(node for node in cluster.running() if node is not leader)
+    assert isinstance(decided(cluster, follower, Change(removed=("s1",))), NotLeader)
+    waiting = outcome(leader.change_membership(Change(voters=("s9",))))
+    leader.stopService()
+    cluster.run(20)
+    assert isinstance(waiting[0], Stopped)
+    assert isinstance(decided(cluster, leader, Change(removed=("s1",))), Stopped)
+
+
+def test_the_leadership_is_handed_over_and_no_proposal_is_lost():
+    """E17: what came before is done before, and what comes meanwhile waits."""
+    cluster = Cluster(seed=10)
+    cluster.start()
+    old = cluster.elect()
+    heir = next(server_id for server_id in cluster.ids if cluster.node(server_id) is not old)
+    first = outcome(old.propose(b"before"))
+    handed = outcome(old.transfer_leadership(heir))
+    meanwhile = outcome(old.propose(b"meanwhile"))
+    assert cluster.run_until(lambda: bool(handed and first and meanwhile), 1)
+    assert cluster.leader().settings.server_id == heir
+    assert first == [1]
+    assert isinstance(meanwhile[0], NotLeader), "nothing was done: it may be repeated there"
+
+
+def test_a_hand_over_to_a_dead_server_fails_and_the_old_leader_goes_on():
+    """E17."""
+    cluster = Cluster(seed=11)
+    cluster.start()
+    old = cluster.elect()
+    heir = next(server_id for server_id in cluster.ids if cluster.node(server_id) is not old)
+    cluster.crash(heir)
+    handed = outcome(old.transfer_leadership(heir))
+    meanwhile = outcome(old.propose(b"meanwhile"))
+    assert cluster.run_until(lambda: bool(handed and meanwhile), 2)
+    assert isinstance(handed[0], ChangeFailed)
+    assert meanwhile == [1]
+    assert cluster.leader() is old
+
+
+@pytest.mark.parametrize(("server_id", "why"), [("s4", "s4 is no voter"), ("s9", "s9 is no member of this cluster")])
+def test_only_a_voter_can_be_handed_the_leadership(server_id, why):
+    """E16."""
+    cluster = Cluster(seed=12, size=3, passive=1)
+    cluster.start()
+    leader = cluster.elect()
+    decided(cluster, leader, Change(learners=("s4",)))
+    found = outcome(leader.transfer_leadership(server_id))
+    assert isinstance(found[0], ChangeRefused)
+    assert str(found[0]) == why
+
+
+def test_handing_over_to_who_leads_is_done_at_once():
+    cluster = Cluster(seed=13)
+    cluster.start()
+    leader = cluster.elect()
+    found = outcome(leader.transfer_leadership(leader.settings.server_id))
+    cluster.run(0.1)
+    assert not isinstance(found[0], (Exception, Failure))
+    assert cluster.leader() is leader

@@ -1,0 +1,94 @@
+"""Who waits for a change of the membership, or for another leader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import Deferred, fail
+
+from txraft.core import change as core_change
+from txraft.core.change import Change
+from txraft.core.leader import Leader
+from txraft.core.membership import Membership
+from txraft.core.raft import Raft
+from txraft.errors import ChangeFailed, ChangeRefused, OutcomeUnknown
+
+Verdict = Callable[[Raft], Membership | Exception | None]
+"""What has become of it: a result, a failure, or None as long as nobody knows."""
+
+
+@attrs.frozen
+class _Waiter:
+    deferred: Deferred[Membership]
+    verdict: Verdict
+
+
+class Reconfiguring:
+    """The Deferreds of changes and hand-overs; each fires exactly once."""
+
+    def __init__(self) -> None:
+        self._waiters: list[_Waiter] = []
+
+    def change(self, raft: Raft, leader: Leader, change: Change) -> Deferred[Membership]:
+        """Ask a leader for a change, and wait until it is decided."""
+        try:
+            leader.reconfiguration.begin(change)
+        except core_change.ChangeRefused as error:
+            return fail(ChangeRefused(str(error)))
+        wanted = (raft.membership.wanted_voters, raft.membership.wanted_learners)
+        index = raft.memberships.current_index
+
+        def verdict(raft: Raft) -> Membership | Exception | None:
+            found = raft.membership
+            if raft.commit_index >= raft.memberships.current_index and not found.is_changing:
+                if (found.voters, found.learners) == wanted:
+                    return found
+                if raft.role is leader:
+                    return ChangeFailed(leader.reconfiguration.failure or "another change was made in its place")
+            if raft.role is not leader:
+                return OutcomeUnknown(index, "the leadership ended before the change was made")
+            return None
+
+        return self._wait(verdict)
+
+    def hand_over(self, leader: Leader, server_id: str, is_over: Callable[[], bool]) -> Deferred[Membership]:
+        """Ask a leader to let `server_id` lead, and wait until it does; `is_over` says when to wait no longer."""
+        try:
+            leader.reconfiguration.hand_over(server_id)
+        except core_change.ChangeRefused as error:
+            return fail(ChangeRefused(str(error)))
+
+        def verdict(raft: Raft) -> Membership | Exception | None:
+            if raft.leader_id == server_id:
+                return raft.membership
+            if raft.role is leader:
+                is_going_on = leader.reconfiguration.hand_over_to == server_id
+                return None if is_going_on else ChangeFailed(f"{server_id} did not take over in time")
+            if raft.leader_id is not None:
+                return ChangeFailed(f"{raft.leader_id} leads now, not {server_id}")
+            return ChangeFailed("no leader is known; ask again for who leads") if is_over() else None
+
+        return self._wait(verdict)
+
+    def _wait(self, verdict: Verdict) -> Deferred[Membership]:
+        waiter = _Waiter(Deferred(), verdict)
+        self._waiters.append(waiter)
+        return waiter.deferred
+
+    def note(self, raft: Raft) -> None:
+        """Answer those about whom something is decided."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            verdict = waiter.verdict(raft)
+            if verdict is None:
+                self._waiters.append(waiter)
+            elif isinstance(verdict, Exception):
+                waiter.deferred.errback(verdict)
+            else:
+                waiter.deferred.callback(verdict)
+
+    def refuse_all(self, error: Exception) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.deferred.errback(error)
