@@ -9,7 +9,8 @@ import tempfile
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.config import KEYS, Config, cluster_id_of, load_config, parse_config
+from txraft.config import KEYS, Config, cluster_id_of
+from txraft.config_reading import load_config, parse_config
 from txraft.errors import ConfigError
 from txraft.machines.kv_options import OPTIONS
 from txraft.reference import render_reference

@@ -17,7 +17,7 @@ from processes import ask, free_base_port, started, terminate, wait_until
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.admin.raftctl import config_text, main, plan_servers, write_configurations
-from txraft.config import parse_config
+from txraft.config_reading import parse_config
 
 
 class PlanTests(SynchronousTestCase):

@@ -7,6 +7,7 @@ value do not count.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -77,6 +78,12 @@ def by_name(settings: Sequence[Setting], problems: list[ConfigError]) -> dict[st
         else:
             found[setting.name] = setting
     return found
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the one of `known` that is spelt most like `name`; empty if none is like it."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _parse_whole(text: str, minimum: int, maximum: int) -> int:

@@ -23,7 +23,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python import usage
 
 import txraft
-from txraft.config import Config, load_config
+from txraft.config import Config
+from txraft.config_reading import load_config
 from txraft.errors import ConfigError
 from txraft.interfaces import IStateMachine, IStateMachinePlugin
 from txraft.net.addresses import parse_address

@@ -9,7 +9,6 @@ import attrs
 from twisted.internet.endpoints import quoteStringArgument
 
 from txraft import config_syntax as syntax
-from txraft.config import nearest
 from txraft.config_syntax import Kind
 from txraft.errors import ConfigError
 from txraft.machines.kv_encoding import MAX_OVERHEAD_BYTES
@@ -107,7 +106,7 @@ def parse_options(options: Mapping[str, str]) -> KeyValueOptions:
     """
     unknown = next((name for name in options if name not in OPTIONS), None)
     if unknown is not None:
-        raise ConfigError(f"unknown key {unknown}{nearest(unknown, OPTIONS)}")
+        raise ConfigError(f"unknown key {unknown}{syntax.nearest(unknown, OPTIONS)}")
     values = {}
     for name, field in OPTIONS.items():
         text = options.get(name, field.metadata["default"])
