@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "txraft.errors": (),
     "txraft.framing": (),
     "txraft.core": ("txraft.core",),
-    "txraft.interfaces": ("txraft.core.log", "txraft.core.messages"),
+    "txraft.interfaces": ("txraft.core.log", "txraft.core.messages", "txraft.core.snapshot"),
     "txraft.codec": (
         "txraft.core.log",
         "txraft.core.messages",
@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.framing",
         "txraft.core.log",
         "txraft.core.messages",
+        "txraft.core.snapshot",
     ),
     "txraft.net": (
         "txraft.net",

@@ -8,7 +8,7 @@ Twisted command in the environment may load it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -17,6 +17,7 @@ from zope.interface import Attribute, Interface
 
 from txraft.core.log import EntryRun
 from txraft.core.messages import HardState, Message
+from txraft.core.snapshot import SnapshotMeta
 
 
 class IStateMachine(Interface):
@@ -129,12 +130,30 @@ class Addresses:
 
 
 @attrs.frozen
+class Snapshot:
+    """A snapshot on a disk. `size`, in bytes, and `digest` are of the whole file: the same digest, the same file."""
+
+    meta: SnapshotMeta
+    size: int
+    digest: bytes
+
+
+@attrs.frozen
 class Recovered:
-    """What was found on disk. `runs` start at index 1 and have no gap; empty in a new data directory."""
+    """
+    What was found on disk; nothing but an identity in a new data directory.
+
+    `runs` have no gap and start at `base_index + 1`; `base_term` is the term of the entry at `base_index`. That one is
+    at `snapshot.meta.last_index` or before it (some of what the snapshot holds is kept for slow followers), and the
+    log agrees with the snapshot. Without a snapshot both are 0.
+    """
 
     identity: Identity
     hard_state: HardState
     runs: Sequence[EntryRun]
+    snapshot: Snapshot | None = None
+    base_index: int = 0
+    base_term: int = 0
 
 
 @attrs.frozen
@@ -177,6 +196,96 @@ class ILogStore(Interface):
 
     def close() -> Deferred[None]:
         """Finish the outstanding write and let go of the data directory. A Deferred of None; never fails."""
+
+
+class ISnapshotStore(Interface):
+    """
+    The snapshots of a server on disk. What is in here is complete, verified and durable.
+
+    Nothing blocks the reactor: whatever touches the disk is a Deferred. A failure costs that snapshot, and no other.
+    """
+
+    def kept() -> Sequence[Snapshot]:
+        """The snapshots that are there, newest first."""
+
+    def begin(meta: SnapshotMeta) -> ISnapshotWriter:
+        """Begin a snapshot of this server's own state. One at a time."""
+
+    def open(snapshot: Snapshot) -> Deferred[ISnapshotReader]:
+        """
+        A Deferred of a reader for one of `kept()`. Until it is closed, the snapshot can be read, kept or not.
+
+        Fails with `StorageError`.
+        """
+
+    def receive(offer: Snapshot) -> Deferred[IPartialSnapshot]:
+        """
+        A Deferred of the place for a snapshot that another server offers, with what has come of it already, also
+        before a restart of this server. Whatever had come of another one is given up. One at a time.
+
+        Fails with `StorageError`.
+        """
+
+
+class ISnapshotWriter(Interface):
+    """A snapshot that is being written. It counts when `commit` has fired, and not before."""
+
+    def write(chunk: bytes) -> Deferred[None]:
+        """Add a chunk of the machine's. Chunks are written in order, whether or not the Deferred is waited for."""
+
+    def write_here(chunks: Iterable[bytes]) -> None:
+        """
+        Write the whole snapshot, and block meanwhile: for a forked child. The parent calls `commit` after it.
+
+        @raise StorageError: it failed.
+        """
+
+    def commit() -> Deferred[Snapshot]:
+        """
+        Make the snapshot durable, read it back, and let it count; then remove those that are too old to be kept.
+
+        Fails with `StorageError`; what was written is removed then.
+        """
+
+    def abort() -> Deferred[None]:
+        """Remove what was written. Never fails."""
+
+
+class ISnapshotReader(Interface):
+    """A snapshot that is being read, by one reader in one of two ways. Both fail with `StorageError`."""
+
+    def next_chunk() -> Deferred[bytes | None]:
+        """The machine's next chunk, cut as the machine had cut it, checked; None behind the last one."""
+
+    def read(offset: int, length: int) -> Deferred[bytes]:
+        """`length` bytes of the file from `offset`, to send; fewer only where it ends."""
+
+    def close() -> Deferred[None]:
+        """Let go of it. Never fails."""
+
+
+class IPartialSnapshot(Interface):
+    """A snapshot that is being received: the bytes of the sender's file, in order."""
+
+    offset = Attribute("How many bytes of it are here: where the next ones belong.")
+
+    def append(offset: int, data: bytes) -> Deferred[int]:
+        """
+        Add bytes at `offset`, which must be `self.offset`; a Deferred of the new offset.
+
+        @raise ProtocolError: they do not belong there, or are more than was offered.
+        """
+
+    def commit() -> Deferred[Snapshot]:
+        """
+        Verify what has come, make it durable, and let it count.
+
+        Fails with `ProtocolError` if it is not what was offered, and what has come is given up then; or with
+        `StorageError`.
+        """
+
+    def close() -> Deferred[None]:
+        """Let go of it, and keep what has come, so that `receive` goes on there. Never fails."""
 
 
 class ITransport(Interface):
