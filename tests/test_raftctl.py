@@ -16,7 +16,8 @@ import pytest
 from processes import ask, free_base_port, started, terminate, wait_until
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.admin.raftctl import config_text, main, plan_servers, write_configurations
+from txraft.admin.dev import config_text, plan_servers, write_configurations
+from txraft.admin.raftctl import main
 from txraft.config_reading import parse_config
 
 

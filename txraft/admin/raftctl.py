@@ -1,131 +1,47 @@
-"""`raftctl`, the command line. `raftctl dev` runs a whole cluster on this machine, to try and to develop with."""
+"""
+`raftctl`, the command line. A group of commands is a module with `add_arguments` and what carries the command out; the
+table here is all that knows of it.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
-import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from txraft.admin.dev_cluster import DevCluster, Server
-from txraft.testing import command as simulate_command
+import attrs
 
-LAST_PORT = 65535
-
-
-def plan_servers(directory: str, count: int, base_port: int) -> list[Server]:
-    """
-    The servers n1, n2, ... of a cluster on loopback: clients on base_port and up, servers 100 and admin 200 above that.
-
-    @raise ValueError: there are not enough ports.
-    """
-    if not 1 <= count <= 99:
-        raise ValueError("--nodes must be from 1 to 99")
-    if not 1 <= base_port <= LAST_PORT - 200 - count:
-        raise ValueError(f"--base-port must be from 1 to {LAST_PORT - 200 - count}")
-    return [
-        Server(
-            name=f"n{number}",
-            config_path=os.path.join(directory, f"n{number}", "raft.conf"),
-            client_port=base_port + number - 1,
-            rpc_port=base_port + 100 + number - 1,
-            http_port=base_port + 200 + number - 1,
-        )
-        for number in range(1, count + 1)
-    ]
+from txraft.admin import dev
+from txraft.testing import command as simulate
 
 
-def config_text(server: Server, servers: Sequence[Server]) -> str:
-    """The raft.conf of `server`, one of `servers`."""
-    members = ",".join(f"127.0.0.1:{member.rpc_port}" for member in servers)
-    return (
-        f"# Written by raftctl dev. Every key is explained in the raft.conf that comes with txraft.\n"
-        f"servers={members}\n"
-        f"rpc_port={server.rpc_port}\n"
-        f"http_server_port={server.http_port}\n"
-        f"state_machine=kv\n"
-        f"kv_port={server.client_port}\n"
-    )
+@attrs.frozen
+class Command:
+    """One word after `raftctl`. `run` carries it out and returns the exit status: 0 only if what was asked is so."""
+
+    name: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
-def write_configurations(directory: str, servers: Sequence[Server]) -> None:
-    """
-    Write each server's raft.conf, or find it there from the last time.
-
-    @raise ValueError: another cluster is in `directory`; nothing was written.
-    """
-    texts = {server.config_path: config_text(server, servers) for server in servers}
-    names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
-    found = {os.path.join(directory, name, "raft.conf") for name in names}
-    found = {path for path in found if os.path.exists(path)}
-    if any(path not in texts or _read(path) != texts[path] for path in found):
-        raise ValueError(f"{directory} holds another cluster: remove it, or choose another --dir")
-    for path, text in texts.items():
-        if path not in found:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
-
-
-def check_ports(servers: Sequence[Server]) -> None:
-    """
-    See that nobody listens where `servers` will: another cluster's answers would be taken for theirs.
-
-    @raise ValueError: somebody does.
-    """
-    for server in servers:
-        for port in (server.client_port, server.rpc_port):
-            try:
-                socket.create_server(("127.0.0.1", port)).close()
-            except OSError as error:
-                reason = os.strerror(error.errno or 0)
-                raise ValueError(f"port {port}, for {server.name}: {reason}; choose another --base-port") from error
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
-def run_dev(directory: str, count: int, base_port: int) -> int:
-    """Run a cluster until Ctrl-C. Returns the exit status: 0 only if no server ended by itself."""
-    from twisted.internet import reactor
-
-    try:
-        servers = plan_servers(directory, count, base_port)
-        check_ports(servers)
-        write_configurations(directory, servers)
-    except (OSError, ValueError) as error:
-        print(f"raftctl: {error}", file=sys.stderr)
-        return 1
-    cluster = DevCluster(reactor, servers, lambda line: print(line, flush=True))
-    reactor.callWhenRunning(cluster.start)
-    reactor.addSystemEventTrigger("before", "shutdown", cluster.stop)
-    reactor.run()
-    return cluster.exit_status
+COMMANDS = (
+    Command("dev", "run a cluster on this machine until Ctrl-C", dev.add_arguments, dev.run),
+    Command("simulate", "run simulated clusters under faults, and check them", simulate.add_arguments, simulate.run),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script `raftctl`. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="raftctl", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    dev = commands.add_parser("dev", help="run a cluster on this machine until Ctrl-C")
-    dev.add_argument("--nodes", type=int, default=3, metavar="N", help="how many servers (default: 3)")
-    dev.add_argument("--dir", default="raft-dev", help="keeps configurations and data, also for the next time")
-    dev.add_argument(
-        "--base-port",
-        type=int,
-        default=8877,
-        metavar="PORT",
-        help="clients' port of the first server (default: 8877)",
-    )
-    simulation = commands.add_parser("simulate", help="run simulated clusters under faults, and check them")
-    simulate_command.add_arguments(simulation)
+    """The console script `raftctl`. Returns the exit status: 0 it is done, 1 it is not, 2 it cannot be understood."""
+    parser = argparse.ArgumentParser(prog="raftctl", description="Operates txraft servers, and tries them.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        subparser = commands.add_parser(command.name, help=command.help, description=command.help)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
     options = parser.parse_args(arguments)
-    if options.command == "simulate":
-        return simulate_command.simulate(options)
-    return run_dev(options.dir, options.nodes, options.base_port)
+    status: int = options.run(options)
+    return status
 
 
 if __name__ == "__main__":

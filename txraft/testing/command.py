@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def simulate(options: argparse.Namespace, print_line: Callable[[str], None] = print) -> int:
+def run(options: argparse.Namespace, print_line: Callable[[str], None] = print) -> int:
     """Carry it out. Returns the exit status: 0 only if nothing was violated."""
     # As twistd does it: what is here can be imported.
     if os.getcwd() not in sys.path:
