@@ -80,6 +80,10 @@ class ChangeRefused(Refusal):
     """The membership or the leadership cannot be changed like this, or not now; nothing was done. Says why."""
 
 
+class ChangeUnderWay(ChangeRefused):
+    """Another change or hand-over is under way, or the leader has only just begun; ask again soon. Says which."""
+
+
 class ChangeFailed(Refusal):
     """A change was given up, and has left no trace: the members and the leader are as if nobody had asked. Says why."""
 

@@ -18,6 +18,10 @@ class ChangeRefused(Exception):
     """The membership cannot be changed like this, or not now; the text says why. Nothing was done."""
 
 
+class ChangeUnderWay(ChangeRefused):
+    """Not now: something else must end first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """
@@ -48,7 +52,7 @@ def begin(membership: Membership, change: Change) -> Membership | None:
     if (voters, learners) == (membership.wanted_voters, membership.wanted_learners):
         return None
     if membership.is_changing:
-        raise ChangeRefused("another change of the membership is under way")
+        raise ChangeUnderWay("another change of the membership is under way")
     if not voters:
         raise ChangeRefused("no voter would be left")
     wanted = dataclasses.replace(membership, next_voters=voters, next_learners=learners)

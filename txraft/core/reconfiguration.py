@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txraft.core import change as changes
-from txraft.core.change import Change, ChangeRefused
+from txraft.core.change import Change, ChangeRefused, ChangeUnderWay
 from txraft.core.membership import Membership
 from txraft.core.messages import TimeoutNow
 from txraft.core.progress import Progress
@@ -89,19 +89,27 @@ class Reconfiguration:
 
         :raises ChangeRefused: says why; nothing was done.
         """
+        membership = self.first_step(change)
+        if membership is not None:
+            self.failure = None
+            self._append(membership)
+
+    def first_step(self, change: Change) -> Membership | None:
+        """
+        The membership with which that change would begin now; None if all is so already. Nothing is done.
+
+        :raises ChangeRefused: says why.
+        """
         raft = self._raft
         if raft.log.term(raft.commit_index) != raft.term:
             # Two changes of two leaders might have no server in common: Ongaro, "bug in single-server membership
             # changes", 2015. What is committed of this term is behind every change that was made before it.
-            raise ChangeRefused("this leader has not committed anything yet; ask again")
+            raise ChangeUnderWay("this leader has not committed anything yet; ask again")
         if self.hand_over_to is not None:
-            raise ChangeRefused(f"the leadership is being handed over to {self.hand_over_to}")
+            raise ChangeUnderWay(f"the leadership is being handed over to {self.hand_over_to}")
         if raft.commit_index < raft.memberships.current_index and not raft.membership.is_changing:
-            raise ChangeRefused("the last change of the membership is not committed yet")
-        membership = changes.begin(raft.membership, change)
-        if membership is not None:
-            self.failure = None
-            self._append(membership)
+            raise ChangeUnderWay("the last change of the membership is not committed yet")
+        return changes.begin(raft.membership, change)
 
     def _append(self, membership: Membership) -> None:
         self._raft.leader().append_configuration(membership)
@@ -184,7 +192,7 @@ class Reconfiguration:
         if server_id not in membership.voters or (membership.outgoing and server_id not in membership.outgoing):
             raise ChangeRefused(f"{server_id} is no voter")
         if self.hand_over_to not in (None, server_id):
-            raise ChangeRefused(f"the leadership is being handed over to {self.hand_over_to}")
+            raise ChangeUnderWay(f"the leadership is being handed over to {self.hand_over_to}")
         if self.hand_over_to is None and server_id != raft.server_id:
             self.hand_over_to, self._hand_over_ticks, self._is_told = server_id, 0, False
 

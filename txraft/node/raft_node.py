@@ -83,6 +83,7 @@ class RaftNode(Service):
         self._reserved_by: Leader | None = None  # the leadership that has room for what is gathered
         self._shutdown = Shutdown(clock, settings.stop_timeout / 1000, self._close)
         self.identity = Identity("", settings.server_id, 0)
+        self.addresses = Addresses()
 
     # -- for users
 
@@ -158,8 +159,9 @@ class RaftNode(Service):
         return describe(self, self._store.status(), self._transport)
 
     def advertise(self, client_address: str = "", admin_address: str = "") -> None:
-        """Tell the other servers where this one serves clients and its admin HTTP, as host:port. Before the start."""
-        self._transport.advertise(Addresses(client_address, admin_address))
+        """Tell the other servers where this one serves clients and its admin HTTP, as host:port; empty: as before."""
+        self.addresses = Addresses(client_address or self.addresses.client, admin_address or self.addresses.admin)
+        self._transport.advertise(self.addresses)
 
     def when_failed(self) -> Deferred[FatalError]:
         """Fires with the reason, if this server stops because it can no longer keep its promises."""

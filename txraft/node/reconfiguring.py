@@ -12,7 +12,7 @@ from txraft.core.change import Change
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership
 from txraft.core.raft import Raft
-from txraft.errors import ChangeFailed, ChangeRefused, OutcomeUnknown
+from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, OutcomeUnknown
 
 Verdict = Callable[[Raft], Membership | Exception | None]
 """What has become of it: a result, a failure, or None as long as nobody knows."""
@@ -35,7 +35,7 @@ class Reconfiguring:
         try:
             leader.reconfiguration.begin(change)
         except core_change.ChangeRefused as error:
-            return fail(ChangeRefused(str(error)))
+            return fail(refusal(error))
         wanted = (raft.membership.wanted_voters, raft.membership.wanted_learners)
         index = raft.memberships.current_index
 
@@ -57,7 +57,7 @@ class Reconfiguring:
         try:
             leader.reconfiguration.hand_over(server_id)
         except core_change.ChangeRefused as error:
-            return fail(ChangeRefused(str(error)))
+            return fail(refusal(error))
 
         def verdict(raft: Raft) -> Membership | Exception | None:
             if raft.leader_id == server_id:
@@ -92,3 +92,9 @@ class Reconfiguring:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.deferred.errback(error)
+
+
+def refusal(error: core_change.ChangeRefused) -> ChangeRefused:
+    """What the core refused, as its callers are told."""
+    is_now = isinstance(error, core_change.ChangeUnderWay)
+    return ChangeUnderWay(str(error)) if is_now else ChangeRefused(str(error))

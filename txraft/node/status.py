@@ -29,9 +29,24 @@ class MemberStatus:
     role: str
     link: str
     client_address: str
+    admin_address: str
     match_index: int | None
     lag: int | None
     silent_s: float | None
+
+
+@attrs.frozen
+class CatchingUp:
+    """
+    A server that a leader brings up to date before it counts: it has everything up to `match_index`, and has to get to
+    `goal_index` in `round`, of `rounds` that there are.
+    """
+
+    server_id: str
+    round: int
+    rounds: int
+    goal_index: int
+    match_index: int
 
 
 @attrs.frozen
@@ -41,7 +56,7 @@ class NodeStatus:
     failed.
 
     Indexes are 0 and members empty before the start. `waiting_for` has a sentence for everything that holds this server
-    up; empty if nothing does.
+    up; empty if nothing does. `catching_up` and `hand_over_to` (None: to nobody) are a leader's.
     """
 
     server_id: str
@@ -54,6 +69,8 @@ class NodeStatus:
     commit_index: int
     applied_index: int
     members: tuple[MemberStatus, ...]
+    catching_up: tuple[CatchingUp, ...]
+    hand_over_to: str | None
     storage: StorageStatus
     waiting_for: tuple[str, ...]
     failure: str
@@ -63,7 +80,8 @@ def describe(node: RaftNode, storage: StorageStatus, transport: ITransport) -> N
     """The status of `node`, in whatever state it is."""
     raft = node.raft
     if raft is None:
-        return NodeStatus(node.settings.server_id, "", "stopped", 0, None, 0, 0, 0, 0, (), storage, (), "")
+        return NodeStatus(node.settings.server_id, "", "stopped", 0, None, 0, 0, 0, 0, (), (), None, storage, (), "")
+    leader = raft.role if isinstance(raft.role, Leader) and node.running else None
     return NodeStatus(
         server_id=node.settings.server_id,
         cluster_id=node.identity.cluster_id,
@@ -75,6 +93,8 @@ def describe(node: RaftNode, storage: StorageStatus, transport: ITransport) -> N
         commit_index=raft.commit_index,
         applied_index=raft.applied_index,
         members=tuple(_member(node, raft, transport, server_id) for server_id in raft.membership.members),
+        catching_up=tuple(_catching_up(raft, leader)) if leader else (),
+        hand_over_to=leader.reconfiguration.hand_over_to if leader else None,
         storage=storage,
         waiting_for=tuple(_waiting_for(node, raft, storage)),
         failure=str(node.failure) if node.failure else "",
@@ -94,14 +114,23 @@ def _role(node: RaftNode, raft: Raft) -> str:
 def _member(node: RaftNode, raft: Raft, transport: ITransport, server_id: str) -> MemberStatus:
     kind = _kind(raft.membership, server_id)
     if server_id == raft.server_id:
-        return MemberStatus(server_id, kind, "this server", "", raft.log.durable_index, 0, 0.0)
-    link, client_address = transport.link_status(server_id), transport.addresses(server_id).client
+        own = node.addresses
+        return MemberStatus(server_id, kind, "this server", own.client, own.admin, raft.log.durable_index, 0, 0.0)
+    link, its = transport.link_status(server_id), transport.addresses(server_id)
     if not isinstance(raft.role, Leader):
-        return MemberStatus(server_id, kind, link, client_address, None, None, None)
+        return MemberStatus(server_id, kind, link, its.client, its.admin, None, None, None)
     progress = raft.role.progress[server_id]
     lag = raft.log.last_index - progress.match_index
     silent_s = progress.silent_ticks * node.settings.tick_s
-    return MemberStatus(server_id, kind, link, client_address, progress.match_index, lag, silent_s)
+    return MemberStatus(server_id, kind, link, its.client, its.admin, progress.match_index, lag, silent_s)
+
+
+def _catching_up(raft: Raft, leader: Leader) -> list[CatchingUp]:
+    rounds, progress = raft.settings.catch_up_rounds, leader.progress
+    return [
+        CatchingUp(server_id, server.round, rounds, server.goal_index, progress[server_id].match_index)
+        for server_id, server in sorted(leader.reconfiguration.catching_up.items())
+    ]
 
 
 def _kind(membership: Membership, server_id: str) -> str:
