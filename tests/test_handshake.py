@@ -29,7 +29,8 @@ WRONG_IN_EVERYTHING = Hello(9, "red", "s9", "s7", 99)
         ({"receiver_id": ""}, "'s2' calls '', but this is 's1'"),
         ({"server_id": "s1"}, "another server calls itself 's1'"),
         ({"server_id": ""}, "another server calls itself ''"),
-        ({"server_id": "s9"}, "'s9' is no member of this cluster, as far as 's1' knows"),
+        ({"server_id": "s9"}, None),
+        ({"server_id": "s9", "cluster_id": ""}, "'s9' is no member of this cluster, as far as 's1' knows"),
         (
             {"incarnation": 23},
             "'s2' has lost its data since 's1' met it: remove it from the cluster and add it again",
@@ -45,7 +46,7 @@ def test_a_hello_is_accepted_or_refused_with_a_sentence(changes: dict[str, objec
 def test_the_first_thing_that_is_wrong_is_named() -> None:
     """A version that we do not speak may mean other things by the other fields."""
     hello, found = WRONG_IN_EVERYTHING, []
-    for right in ({"protocol_version": 1}, {"cluster_id": "blue"}, {"receiver_id": "s1"}, {"server_id": "s2"}, {}):
+    for right in ({"protocol_version": 1}, {"cluster_id": ""}, {"receiver_id": "s1"}, {"server_id": "s2"}, {}):
         found.append(refusal_of(hello, US, ("s2",), {"s2": 22}) or "")
         hello = attrs.evolve(hello, **right)
     words = ["protocol version", "cluster", "calls", "no member", "lost its data"]
@@ -63,10 +64,10 @@ def test_a_passive_server_accepts_whoever_belongs_to_a_cluster_until_it_has_peer
     assert (refusal is None) is accepted
 
 
-def test_a_server_of_a_cluster_without_peers_accepts_nobody() -> None:
-    refusal = refusal_of(GOOD, US, (), {})
-    assert refusal is not None
-    assert "no member" in refusal
+def test_a_server_accepts_every_other_of_its_cluster_whether_it_has_heard_of_it_or_not() -> None:
+    """M14: a voter that it has not been told about may need its vote."""
+    assert refusal_of(GOOD, US, (), {}) is None
+    assert refusal_of(GOOD, US, ("s3",), {}) is None
 
 
 def test_the_first_contact_teaches_the_incarnation_and_removal_forgets_it() -> None:

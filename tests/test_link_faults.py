@@ -59,7 +59,7 @@ class Faults(SynchronousTestCase):
             (hello_frame("s1", "s2", protocol_version=2), "protocol version 2"),
             (hello_frame("s1", "s2", cluster_id="other"), "cluster 'other'"),
             (hello_frame("s1", "s3"), "calls 's3'"),
-            (hello_frame("s9", "s2"), "'s9' is no member"),
+            (hello_frame("s9", "s2", cluster_id=""), "'s9' is no member"),
             (hello_frame("s1", "s2", incarnation=2), "'s1' has lost its data"),
             (VOTE, "speaks protocol version"),
         ):
@@ -321,11 +321,11 @@ class Retries(SynchronousTestCase):
     def test_a_server_that_refuses_us_is_tried_no_more_often_than_a_dead_one(self) -> None:
         """N08: TCP connects each time, and that is no success."""
         one = Server(self.network, "s1", "s2")
-        Server(self.network, "s2", "s3")
+        Server(self.network, "s2", "s3", cluster_id="other")
         with log_lines() as lines:
             self.network.advance(10)
             self.assertLessEqual(self.attempts(60), 2 * 60)
-        self.assertIn("'s1' is no member", one.transport.link_status("s2"))
+        self.assertIn("'s1' belongs to cluster 'c'", one.transport.link_status("s2"))
         self.assertEqual(len([line for line in lines if "to s2" in line]), 1, lines)
 
     def test_a_link_that_does_not_last_is_retried_more_and_more_slowly(self) -> None:

@@ -91,6 +91,37 @@ def test_a_removed_server_stands_for_no_election_and_says_why():
     assert "removed" in " ".join(cluster.node(other).status().waiting_for)
 
 
+def test_a_server_that_was_removed_while_nobody_reached_it_is_told_when_it_asks_for_votes():
+    """M09."""
+    cluster = Cluster(seed=14)
+    cluster.start()
+    leader = cluster.elect()
+    other = next(server_id for server_id in cluster.ids if cluster.node(server_id) is not leader)
+    cluster.crash(other)
+    decided(cluster, leader, Change(removed=(other,)))
+    cluster.run(30)
+    cluster.start(other)
+    assert cluster.run_until(lambda: cluster.node(other).status().role == "removed", 5)
+    cluster.run(5)
+    assert cluster.leader() is leader
+
+
+def test_a_voter_that_has_not_heard_of_a_new_one_votes_for_it_all_the_same():
+    """M14."""
+    cluster = Cluster(seed=15, size=3, passive=2)
+    cluster.start()
+    leader = cluster.elect()
+    late = next(server_id for server_id in cluster.ids[:3] if cluster.node(server_id) is not leader)
+    cluster.network.partition([late], [server_id for server_id in cluster.ids if server_id != late])
+    decided(cluster, leader, Change(voters=("s4", "s5")))
+    for server_id in cluster.ids[:3]:
+        if server_id != late:
+            cluster.crash(server_id)
+    cluster.network.heal()
+    assert cluster.node(late).raft.membership.voters == ("s1", "s2", "s3")
+    assert cluster.elect().settings.server_id in ("s4", "s5")
+
+
 def test_a_dead_server_is_replaced_in_one_change():
     cluster = Cluster(seed=5, size=3, passive=1)
     cluster.start()

@@ -304,7 +304,12 @@ class ITransport(Interface):
         """
 
     def set_peers(server_ids: Sequence[str]) -> None:
-        """Keep a link to each of these, and to nobody else."""
+        """
+        Keep a link to each of these.
+
+        Other servers of the cluster are answered as long as they keep a link to us: they may know of members that this
+        server has not heard of yet.
+        """
 
     def join(cluster_id: str) -> None:
         """Say in every handshake from now on that this server, which was passive, belongs to this cluster."""

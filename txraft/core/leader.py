@@ -121,6 +121,11 @@ class Leader(Role):
         """Append commands for which room was reserved, and for no others; answer the first one's index."""
         return self.raft.append(EntryKind.COMMAND, commands)
 
+    def on_pre_vote(self, sender: str, message: PreVote) -> None:
+        super().on_pre_vote(sender, message)
+        if sender not in self.progress:
+            self.reconfiguration.remind(sender, self.progress)
+
     def on_append_entries(self, sender: str, message: AppendEntries) -> None:
         raise InvariantBroken(f"two leaders in term {self.raft.term}: {self.raft.server_id} and {sender}")
 
@@ -209,7 +214,7 @@ class Leader(Role):
         raft.send(server_id, message)
 
     HANDLERS = {
-        PreVote: Role.on_pre_vote,
+        PreVote: on_pre_vote,
         PreVoteResponse: Role.ignore,
         RequestVote: Role.on_request_vote,
         RequestVoteResponse: Role.ignore,

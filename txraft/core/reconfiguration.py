@@ -139,6 +139,11 @@ class Reconfiguration:
             for server_id in sorted(newcomers)
         }
 
+    def remind(self, server_id: str, progress: dict[str, Progress]) -> None:
+        """A server that is no member asks for votes: it has not heard that it was removed."""
+        progress[server_id] = Progress(self._raft.log.last_index + 1)
+        self.departing[server_id] = FAREWELL * self._raft.settings.max_election_ticks
+
     def tick(self, progress: dict[str, Progress]) -> None:
         """One tick has passed."""
         for catch_up in self.catching_up.values():

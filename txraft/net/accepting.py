@@ -25,7 +25,7 @@ class Acceptor(Factory):
     """
     Keeps at most one link from each server, the newest, and hands on what they send.
 
-    `arrived` is called with a server's id when it has shaken hands.
+    `arrived` is called with a server's id when it has shaken hands, `left` when its last link is gone.
     """
 
     noisy = False
@@ -38,6 +38,7 @@ class Acceptor(Factory):
         max_message_bytes: int,
         receive: Receive,
         arrived: Callable[[str], None],
+        left: Callable[[str], None],
     ) -> None:
         self.receive = receive
         self._reactor = reactor
@@ -45,6 +46,7 @@ class Acceptor(Factory):
         self._journal = journal
         self._max_message_bytes = max_message_bytes
         self._arrived = arrived
+        self._left = left
         self._unshaken: dict[AcceptedLink, None] = {}
         self._links: dict[str, AcceptedLink] = {}
         self._open: dict[AcceptedLink, None] = {}
@@ -100,15 +102,16 @@ class Acceptor(Factory):
         self._unshaken.pop(link, None)
         if link.hello is not None and self._links.get(link.hello.server_id) is link:
             del self._links[link.hello.server_id]
+            self._left(link.hello.server_id)
         if link.was_stable:
             self._journal.forget(link.name)
         self._journal.say(link.name, reason, link.where)
 
     def _make_room_for_stranger(self) -> None:
-        """A passive server takes in whoever names a cluster, so those must be bounded too."""
-        if len(self._links) >= MAX_STRANGERS:
-            oldest = next(iter(self._links))
-            self._links.pop(oldest).close(f"more than {MAX_STRANGERS} connections to a passive server")
+        """Whoever names our cluster is taken in, or any cluster if we are passive, so those must be bounded too."""
+        strangers = [server_id for server_id in self._links if server_id not in self._registry.peers]
+        if len(strangers) >= MAX_STRANGERS:
+            self._links[strangers[0]].close(f"more than {MAX_STRANGERS} servers that are no members")
 
 
 class AcceptedLink(Link):

@@ -17,7 +17,10 @@ MAX_HELLO_BYTES = 4096
 """Limit of every frame on a connection that has not shaken hands."""
 
 MAX_STRANGERS = 64
-"""How many servers that are no peers a passive server remembers."""
+"""How many servers that are no peers a server talks to and remembers."""
+
+MAX_SERVER_ID = 300
+"""Characters: a host name and a port have fewer."""
 
 _MAX_QUOTED = 80
 
@@ -31,7 +34,9 @@ def refusal_of(hello: Hello, us: Identity, peers: Collection[str], known_incarna
     """
     Why `us` does not talk to the speaker of `hello`, in one sentence; None if it does.
 
-    A passive server, which belongs to no cluster and has no peers, talks to everyone who belongs to one.
+    A server of a cluster talks to all others of it, also to those that it knows nothing of: a voter that it has not
+    been told about may need its vote (thesis §4.2.1). A passive server, which belongs to no cluster and has no peers,
+    talks to everyone who belongs to one.
     """
     speaker, we = quoted(hello.server_id), quoted(us.server_id)
     if hello.protocol_version != PROTOCOL_VERSION:
@@ -42,8 +47,10 @@ def refusal_of(hello: Hello, us: Identity, peers: Collection[str], known_incarna
         return f"{speaker} calls {quoted(hello.receiver_id)}, but this is {we}"
     if hello.server_id in ("", us.server_id):
         return f"another server calls itself {speaker}"
-    anyone_of_a_cluster = not us.cluster_id and not peers and bool(hello.cluster_id)
-    if hello.server_id not in peers and not anyone_of_a_cluster:
+    if len(hello.server_id) > MAX_SERVER_ID or not hello.server_id.isprintable():
+        return f"{speaker} is no server's name"
+    is_of_a_cluster = bool(hello.cluster_id) and (bool(us.cluster_id) or not peers)
+    if hello.server_id not in peers and not is_of_a_cluster:
         return f"{speaker} is no member of this cluster, as far as {we} knows"
     if known_incarnations.get(hello.server_id, hello.incarnation) != hello.incarnation:
         return f"{speaker} has lost its data since {we} met it: remove it from the cluster and add it again"

@@ -67,14 +67,24 @@ class PeerTransport:
         self._registry.us = identity
         self._journal.is_silent = False
         acceptor = Acceptor(
-            self._reactor, self._registry, self._journal, self._max_message_bytes, receive, self._dial_back
+            self._reactor,
+            self._registry,
+            self._journal,
+            self._max_message_bytes,
+            receive,
+            arrived=self._dial_back,
+            left=self._let_stranger_go,
         )
         self._port = _listen(self._listen_endpoint, acceptor)
         self._acceptor = acceptor
         self.set_peers(self._registry.peers)
 
     def set_peers(self, server_ids: Sequence[str]) -> None:
-        """Keep a link to each of these, and to nobody else. This server's own id among them is passed over."""
+        """
+        Keep a link to each of these, and else only to those that keep one to us.
+
+        This server's own id among them is passed over.
+        """
         self._registry.set_peers(server_ids)
         if self._acceptor is None:
             return
@@ -83,8 +93,7 @@ class PeerTransport:
             self._let_go(self._peers.pop(server_id))
         for server_id in self._registry.peers:
             if server_id not in self._peers:
-                self._peers[server_id] = self._make_peer(server_id)
-                self._peers[server_id].dial()
+                self._add_peer(server_id)
 
     def join(self, cluster_id: str) -> None:
         """See `ITransport`."""
@@ -134,8 +143,8 @@ class PeerTransport:
             self._let_go(self._peers.popitem()[1], "stopping")
         return DeferredList(waits + self._leaving, consumeErrors=True).addCallback(lambda _: None)
 
-    def _make_peer(self, server_id: str) -> Peer:
-        return Peer(
+    def _add_peer(self, server_id: str) -> None:
+        peer = self._peers[server_id] = Peer(
             server_id,
             self._reactor,
             self._client_endpoint,
@@ -145,6 +154,7 @@ class PeerTransport:
             self._max_peer_queue_bytes,
             self._rng.random,
         )
+        peer.dial()
 
     def _let_go(self, peer: Peer, reason: str = "no member of this cluster any more") -> None:
         gone = peer.stop(reason)
@@ -152,9 +162,15 @@ class PeerTransport:
         gone.addCallback(lambda _: self._leaving.remove(gone))
 
     def _dial_back(self, server_id: str) -> None:
-        """A server that reached us can be reached: do not wait for the next retry."""
+        """A server that reached us can be reached: do not wait for the next retry; and a stranger wants an answer."""
         if server_id in self._peers:
             self._peers[server_id].retry_now()
+        else:
+            self._add_peer(server_id)
+
+    def _let_stranger_go(self, server_id: str) -> None:
+        if server_id in self._peers and server_id not in self._registry.peers:
+            self._let_go(self._peers.pop(server_id))
 
 
 def _listen(endpoint: IStreamServerEndpoint, acceptor: Acceptor) -> IListeningPort:

@@ -249,8 +249,7 @@ class SimulatedTransport:
 
     def send(self, receiver_id: str, message: Message) -> None:
         self.on_send(receiver_id, message)
-        # A passive server has no peers, and answers whoever it has met.
-        if receiver_id in (self._registry.peers or self._registry.incarnations):
+        if receiver_id in self._registry.peers or receiver_id in self._registry.incarnations:
             key = (self.server_id, receiver_id, type(message).__name__)
             self._network.frames[key] = self._network.frames.get(key, 0) + 1
             self._queued.append((receiver_id, encode_message(message)))
