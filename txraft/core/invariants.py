@@ -275,7 +275,8 @@ class ClusterInvariants:
             require(held or is_lost, "match is ahead of the truth", raft.server_id, server_id, progress.match_index)
             is_kept = progress.match_index >= seen.matches.get(server_id, 0)
             require(is_kept, "match goes back", raft.server_id, server_id, progress.match_index)
-            seen.matches[server_id] = progress.match_index
+        # Whoever is replicated to again after a time as a stranger begins anew.
+        seen.matches = {server_id: progress.match_index for server_id, progress in raft.leader().progress.items()}
 
     @staticmethod
     def _holds(peer: Raft | None, index: int, leader: _Seen) -> bool:
