@@ -63,7 +63,12 @@ class Operations:
     def status(self) -> Answer:
         """What this server is doing; `members` as from `members`, `waiting_for` as from `why`."""
         status = attrs.asdict(self.node.status())
-        return status | {"incarnation": self.node.identity.incarnation, "uptime_s": self._seconds() - self._began}
+        uptime_s = self._seconds() - self._began
+        return status | {
+            "members": self.members(),
+            "incarnation": self.node.identity.incarnation,
+            "uptime_s": uptime_s,
+        }
 
     def members(self) -> list[Answer]:
         """The servers of the cluster, as this one knows them; empty if it belongs to none."""

@@ -1,0 +1,92 @@
+"""What people are shown of a server's answers."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.admin import tables
+from txraft.admin.operations import Operations
+from txraft.core.change import Change
+from txraft.testing.cluster import Cluster
+
+
+def operations(size: int = 3, passive: int = 0) -> tuple[Cluster, Operations]:
+    """A cluster that has a leader, and the leader's operations."""
+    cluster = Cluster(seed=1, size=size, passive=passive)
+    cluster.start()
+    leader = cluster.elect()
+    cluster.run(1)
+    return cluster, Operations(leader, read_server_id=str, seconds=lambda: cluster.clock.now)
+
+
+class TableTests(SynchronousTestCase):
+    def test_columns_stand_under_their_names_and_numbers_to_the_right(self) -> None:
+        lines = tables.table(("name", "entries"), [("a", 1), ("long name", 12345), ("b", None)])
+        self.assertEqual(
+            lines, ["name       entries", "a                1", "long name   12,345", "b                -"]
+        )
+
+    def test_a_table_of_nothing_is_its_header(self) -> None:
+        self.assertEqual(tables.table(("name", "entries"), []), ["name  entries"])
+
+    def test_what_a_server_says_does_nothing_to_a_terminal(self) -> None:
+        lines = tables.table(("name",), [("\x1b[2J\r\nx\u202e",)])
+        self.assertEqual(lines, ["name", "\\x1b[2J\\r\\nx\\u202e"])
+        self.assertTrue(all(line.isprintable() for line in tables.why(["\x1b]0;\x07"])))
+
+    def test_durations_have_two_units_at_most(self) -> None:
+        seconds = (0.5, 61, 3661, 90_061)
+        self.assertEqual([*map(tables.duration, seconds)], ["0 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"])
+
+
+class AnswerTests(SynchronousTestCase):
+    """Of real servers: a field that is not there any more is found here."""
+
+    def test_a_leader_shows_what_its_followers_have(self) -> None:
+        _, found = operations()
+        rows = [line.split() for line in tables.members(found.members())]
+        self.assertEqual([row[0] for row in rows], ["server", "s1", "s2", "s3"])
+        self.assertEqual(sorted(row[1] for row in rows[1:]), ["leader", "voter", "voter"])
+
+    def test_a_status_says_who_leads_and_that_nothing_holds_it_up(self) -> None:
+        _, found = operations()
+        text = "\n".join(tables.status(found.status()))
+        for fact in ("role        leader", "cluster     simulated", "It waits for nothing.", "up for      "):
+            self.assertIn(fact, text)
+
+    def test_a_passive_server_says_that_it_belongs_to_no_cluster(self) -> None:
+        cluster, _ = operations(size=1, passive=1)
+        text = "\n".join(tables.status(Operations(cluster.node("s2")).status()))
+        self.assertIn("This server belongs to no cluster.", text)
+        self.assertIn("waits for\n  being added", text)
+
+    def test_a_plan_shows_what_is_survived_before_and_after_and_who_cannot_be_reached(self) -> None:
+        _, found = operations(size=1, passive=1)
+        text = "\n".join(tables.plan(self.successResultOf(found.plan(add=["s2"]))))
+        self.assertIn("quorum    1 of 1      2 of 2", text)
+        self.assertIn("survives  0 failures  0 failures", text)
+        self.assertIn("s2: NOT REACHABLE: ", text)
+
+    def test_a_plan_says_what_would_be_refused(self) -> None:
+        _, found = operations(size=1)
+        text = "\n".join(tables.plan(self.successResultOf(found.plan(remove=["s1"]))))
+        self.assertIn("REFUSED: no voter would be left.", text)
+
+    def test_a_change_under_way_is_one_line_and_nothing_when_it_is_done(self) -> None:
+        cluster, found = operations(size=1, passive=1)
+        self.assertEqual(tables.progress(found.progress()), "")
+        done = found.node.change_membership(Change(voters=("s2",)))
+        self.assertRegex(tables.progress(found.progress()), r"^s2 catches up: round 1 of at most \d+, entry 0 of \d")
+        cluster.run(5)
+        self.successResultOf(done)
+        self.assertEqual(tables.progress(found.progress()), "")
+
+    def test_a_page_of_the_log_shows_payloads_only_if_they_were_asked_for(self) -> None:
+        cluster, found = operations(size=1)
+        done = found.append(b"hello")
+        cluster.run(1)
+        self.successResultOf(done)
+        self.assertNotIn("hello", "\n".join(tables.log(found.log())))
+        lines = tables.log(found.log(payloads=True))
+        self.assertIn("hello", lines[-2])
+        self.assertRegex(lines[-1], r"^Entries 1 to \d; committed up to \d\.$")
