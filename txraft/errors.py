@@ -109,5 +109,9 @@ class DamagedLog(StorageError):
         self.offset = offset
 
 
+class DamagedSnapshot(StorageError):
+    """A file is not a whole and intact snapshot. Says which file, and what is wrong with it."""
+
+
 class MachineError(FatalError):
     """The state machine raised, or broke its contract, at the entries named in the message."""

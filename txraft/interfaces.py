@@ -205,6 +205,8 @@ class ISnapshotStore(Interface):
     Nothing blocks the reactor: whatever touches the disk is a Deferred. A failure costs that snapshot, and no other.
     """
 
+    problem = Attribute("What is wrong with a newer one that the start had to leave aside; empty if nothing is.")
+
     def kept() -> Sequence[Snapshot]:
         """The snapshots that are there, newest first."""
 
@@ -231,11 +233,15 @@ class ISnapshotWriter(Interface):
     """A snapshot that is being written. It counts when `commit` has fired, and not before."""
 
     def write(chunk: bytes) -> Deferred[None]:
-        """Add a chunk of the machine's. Chunks are written in order, whether or not the Deferred is waited for."""
+        """
+        Add a chunk of the machine's; a Deferred of None. Chunks are written in the order of the calls.
+
+        Fails with `StorageError`, and so does everything behind it.
+        """
 
     def write_here(chunks: Iterable[bytes]) -> None:
         """
-        Write the whole snapshot, and block meanwhile: for a forked child. The parent calls `commit` after it.
+        Write the whole snapshot, and block meanwhile: for a forked child, after which the parent calls `adopt`.
 
         @raise StorageError: it failed.
         """
@@ -246,6 +252,9 @@ class ISnapshotWriter(Interface):
 
         Fails with `StorageError`; what was written is removed then.
         """
+
+    def adopt() -> Deferred[Snapshot]:
+        """As `commit`, for what a forked child has written with `write_here`."""
 
     def abort() -> Deferred[None]:
         """Remove what was written. Never fails."""
