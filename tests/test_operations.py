@@ -89,7 +89,7 @@ def test_server_ids_are_host_and_port_and_a_host_alone_has_the_port_of_this_serv
         class settings:
             server_id = "10.0.0.1:29922"
 
-    read = Operations(Node())._server_id  # type: ignore[arg-type]
+    read = Operations(Node()).server_id  # type: ignore[arg-type]
     assert [read("10.0.0.2"), read("B:7"), read("::1")] == ["10.0.0.2:29922", "b:7", "[::1]:29922"]
 
 

@@ -147,7 +147,7 @@ class Operations:
 
     def transfer(self, server_id: str) -> Deferred[Answer]:
         """Let another voter lead; fires with `members` once it does. Fails as `RaftNode.transfer_leadership`."""
-        target = maybeDeferred(self._server_id, server_id)
+        target = maybeDeferred(self.server_id, server_id)
         return target.addCallback(self.node.transfer_leadership).addCallback(self._changed)
 
     def append(self, content: bytes) -> Deferred[Answer]:
@@ -209,9 +209,9 @@ class Operations:
     def _read_change(
         self, add: Iterable[str], remove: Iterable[str], learners: Iterable[str], replace: Mapping[str, str]
     ) -> Change:
-        voters, removed, learning = ([self._server_id(text) for text in texts] for texts in (add, remove, learners))
+        voters, removed, learning = ([self.server_id(text) for text in texts] for texts in (add, remove, learners))
         for old_text, new_text in replace.items():
-            old, new = self._server_id(old_text), self._server_id(new_text)
+            old, new = self.server_id(old_text), self.server_id(new_text)
             (learning if self._place_of(old, new) == "learner" else voters).append(new)
             removed.append(old)
         return Change(tuple(voters), tuple(learning), tuple(removed))
@@ -227,7 +227,12 @@ class Operations:
         place = old if old in membership.members else new
         return "learner" if place in membership.wanted_learners else "voter"
 
-    def _server_id(self, text: str) -> str:
+    def server_id(self, text: str) -> str:
+        """
+        The id of the server that an operator writes so.
+
+        @raise BadRequest: it can be none.
+        """
         try:
             return self._read_server_id(text)
         except ValueError as error:
