@@ -37,10 +37,15 @@ _REPLACED = {
 
 _MEMBER = schema_of(MemberStatus)
 _MEMBER = closed_object({**_MEMBER["properties"], "is_leader": {"type": "boolean"}})
-_STATUS = closed_object(
-    {**schema_of(NodeStatus)["properties"], "incarnation": {"type": "integer"}, "uptime_s": {"type": "number"}}
-)
 _MEMBERS = {"type": "array", "items": {"$ref": "#/components/schemas/Member"}}
+_STATUS = closed_object(
+    {
+        **schema_of(NodeStatus)["properties"],
+        "members": _MEMBERS,
+        "incarnation": {"type": "integer"},
+        "uptime_s": {"type": "number"},
+    }
+)
 _ENTRY = closed_object(
     {
         "index": _INDEX,
