@@ -41,6 +41,30 @@ class TooLarge(TxraftError):
     """The request's body is longer than any request needs."""
 
 
+class Unreachable(TxraftError):
+    """Nobody can be asked at the address `server` of an admin port."""
+
+    def __init__(self, server: str, why: str) -> None:
+        super().__init__(f"nobody answers at {server}: {why}")
+        self.server = server
+
+
+class NoAnswer(TxraftError):
+    """The server with the admin port `server` was asked, and has not answered."""
+
+    def __init__(self, server: str, why: str) -> None:
+        super().__init__(f"no answer from {server}: {why}")
+        self.server = server
+
+
+class BadAnswer(TxraftError):
+    """What answers at `server` is no admin port of txraft, or breaks its protocol."""
+
+    def __init__(self, server: str, why: str) -> None:
+        super().__init__(f"no answer of a txraft server from {server}: {why}")
+        self.server = server
+
+
 @attrs.frozen
 class Kind:
     """
@@ -83,7 +107,15 @@ KINDS: dict[type[BaseException], Kind] = {
 }
 """The table. The nearest class that an exception is of counts."""
 
+CLIENT_KINDS: dict[type[BaseException], Kind] = {
+    Unreachable: Kind("unreachable", 502, "ERROR", "Nothing was done.", ("server",)),
+    NoAnswer: Kind("no_answer", 504, "ERROR", "What was asked may still happen: look at the members.", ("server",)),
+    BadAnswer: Kind("bad_answer", 502, "ERROR", "Is that the address of an admin port?", ("server",)),
+}
+"""What no server says, but a client finds. The status is what a gateway would answer."""
+
 KINDS_BY_CODE: dict[str, Kind] = {kind.code: kind for kind in KINDS.values()}
+"""What servers say."""
 
 
 @attrs.frozen
@@ -120,7 +152,8 @@ class Problem:
 
 def problem_of(error: BaseException) -> Problem:
     """What is to be said of `error`."""
-    kind = next(KINDS[of] for of in type(error).__mro__ if of in KINDS)
+    kinds = KINDS | CLIENT_KINDS
+    kind = next(kinds[of] for of in type(error).__mro__ if of in kinds)
     is_ours = isinstance(error, TxraftError)
     message = str(error) if is_ours and str(error) else type(error).__name__
     facts: dict[str, object] = {name: getattr(error, name) for name in kind.facts}

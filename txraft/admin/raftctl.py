@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from txraft.admin import dev
+from txraft.admin import changing, dev, show
 from txraft.testing import command as simulate
 
 
@@ -26,20 +26,36 @@ class Command:
 
 
 COMMANDS = (
+    Command("status", "show what a server is doing", show.add_arguments, show.status),
+    Command("members", "show the servers of the cluster", show.add_arguments, show.members),
+    Command("why", "show what a server is waiting for", show.add_arguments, show.why),
+    Command("add", "make servers members: voters, or learners", changing.add_arguments_of_add, changing.add),
+    Command("remove", "make servers no members", changing.add_arguments_of_remove, changing.remove),
+    Command("replace", "put new servers in the place of old ones", changing.add_arguments_of_replace, changing.replace),
+    Command("transfer", "let another server lead", changing.add_arguments_of_transfer, changing.transfer),
     Command("dev", "run a cluster on this machine until Ctrl-C", dev.add_arguments, dev.run),
     Command("simulate", "run simulated clusters under faults, and check them", simulate.add_arguments, simulate.run),
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script `raftctl`. Returns the exit status: 0 it is done, 1 it is not, 2 it cannot be understood."""
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """
+    Read the command line; `run` carries it out.
+
+    @raise SystemExit: it cannot be understood (2), or asks for help (0).
+    """
     parser = argparse.ArgumentParser(prog="raftctl", description="Operates txraft servers, and tries them.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         subparser = commands.add_parser(command.name, help=command.help, description=command.help)
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script `raftctl`. Returns the exit status: 0 it is done, 1 it is not, 2 it cannot be understood."""
+    options = parse(arguments)
     status: int = options.run(options)
     return status
 

@@ -1,0 +1,217 @@
+"""AdminClient: asks a cluster by the admin HTTP of its servers, and finds the one that leads by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+
+from txraft.admin.asking import SILENT, Answer, Answered, Asker
+from txraft.admin.problems import NoAnswer, Unreachable
+from txraft.errors import TxraftError
+from txraft.net.addresses import format_address, parse_address
+
+DEFAULT_PORT = 29998
+
+ATTEMPTS = 20
+"""So often one request is made, wherever, before its last failure counts."""
+
+PAUSE_S = 0.25
+"""Before a server is asked the same once more: an election takes about as long."""
+
+POLL_S = 0.5
+"""How often the progress of a change is asked for."""
+
+_AGAIN = {"not_leader", "stopped", "change_under_way", "outcome_unknown"}
+"""
+After these answers the same is asked again. Nothing was done, or it is not known what: each change says what shall be,
+so that asking for it twice does no harm.
+"""
+
+
+class AdminClient:
+    """
+    The servers of one cluster, as its operators ask them.
+
+    Questions are answered by the first of `servers` that answers; what only a leader can do is asked of the leader,
+    which the others know. All Deferreds fail with `Answered`, `Unreachable`, `NoAnswer` or `BadAnswer`.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        servers: Sequence[str],
+        timeout_s: float = 10.0,
+        show_progress: Callable[[Answer], None] = lambda progress: None,
+        note: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        """
+        @param servers: addresses of admin ports, host:port; not empty.
+        @param timeout_s: so long a server may be silent. A change may take longer, as long as its leader answers other
+            questions meanwhile.
+        @param show_progress: is given what `/v1/progress` answers, again and again, while a change is under way.
+        @param note: is given a sentence when another server is asked, or the same once more.
+        """
+        self.asked = servers[0]
+        """The server that was asked last."""
+        self._asker = asker
+        self._servers = list(servers)
+        self._timeout_s = timeout_s
+        self._show_progress = show_progress
+        self._note = note
+
+    # -- looking
+
+    def status(self) -> Deferred[Answer]:
+        """What the first server that answers is doing."""
+        return Deferred.fromCoroutine(self._anywhere("/v1/status"))
+
+    def why(self) -> Deferred[Answer]:
+        """What the first server that answers waits for."""
+        return Deferred.fromCoroutine(self._anywhere("/v1/why"))
+
+    def members(self) -> Deferred[Answer]:
+        """The members, as the leader knows them if it can be asked, else as the first server that answers does."""
+        return Deferred.fromCoroutine(self._members())
+
+    def plan(
+        self,
+        add: Iterable[str] = (),
+        remove: Iterable[str] = (),
+        learners: Iterable[str] = (),
+        replace: Mapping[str, str] | None = None,
+    ) -> Deferred[Answer]:
+        """What a change would lead to; see `Operations.plan`."""
+        body = {"add": [*add], "remove": [*remove], "learners": [*learners], "replace": dict(replace or {})}
+        return Deferred.fromCoroutine(self._at_leader("/v1/members/plan", body))
+
+    # -- changing
+
+    def add(self, servers: Iterable[str], learner: bool = False) -> Deferred[Answer]:
+        """Make servers voters, or learners; fires with the members once that is committed."""
+        body = {"servers": [*servers], "learner": learner}
+        return Deferred.fromCoroutine(self._at_leader("/v1/members/add", body))
+
+    def remove(self, servers: Iterable[str]) -> Deferred[Answer]:
+        """Make servers no members; fires with the members once that is committed."""
+        return Deferred.fromCoroutine(self._at_leader("/v1/members/remove", {"servers": [*servers]}))
+
+    def replace(self, servers: Mapping[str, str]) -> Deferred[Answer]:
+        """Put new servers in the place of old ones, in one change: new by old server id."""
+        return Deferred.fromCoroutine(self._at_leader("/v1/members/replace", {"servers": dict(servers)}))
+
+    def transfer(self, server_id: str) -> Deferred[Answer]:
+        """Let another voter lead; fires once it does."""
+        return Deferred.fromCoroutine(self._at_leader("/v1/transfer", {"server": server_id}))
+
+    # -- whom to ask
+
+    async def _anywhere(self, path: str) -> Answer:
+        failures: list[TxraftError] = []
+        for server in self._servers:
+            self.asked = server
+            try:
+                return await self._asker.ask(server, "GET", path, timeout_s=self._timeout_s)
+            except (Unreachable, NoAnswer) as error:
+                failures.append(error)
+        raise failures[0]
+
+    async def _members(self) -> Answer:
+        answer = await self._anywhere("/v1/members")
+        leaders = [member["admin_address"] for member in answer["members"] if member["is_leader"]]
+        address = read_address(leaders[0]) if leaders else None
+        if address is None or address == self.asked:
+            return answer
+        try:
+            return await self._asker.ask(address, "GET", "/v1/members", timeout_s=self._timeout_s)
+        except TxraftError as error:
+            self._note(f"{address}, the leader, cannot be asked ({error}): this is what {self.asked} knows.")
+            return answer
+
+    async def _at_leader(self, path: str, body: Answer) -> Answer:
+        """Ask for a change until it is known what became of it."""
+        been: set[str] = set()
+        silent: set[str] = set()  # those who did not answer, since the last answer of anybody
+        unknown: TxraftError | None = None
+        failure: TxraftError | None = None
+        server = self.asked
+        for _ in range(ATTEMPTS):
+            if server in been:
+                await deferLater(self._asker.clock, PAUSE_S)
+            been.add(server)
+            self.asked = server
+            try:
+                return await self._held_open(server, path, body)
+            except Answered as error:
+                if error.code not in _AGAIN:
+                    raise
+                failure = error
+                unknown = error if error.code == "outcome_unknown" else unknown
+            except Unreachable as error:
+                failure = error
+            except NoAnswer as error:
+                failure = unknown = error
+            silent = silent | {server} if isinstance(failure, Unreachable | NoAnswer) else set()
+            if silent >= {*self._servers}:
+                break
+            server = self._next(server, failure)
+        assert failure is not None
+        # Not the last failure, if that one says that nothing was done: an attempt before it may have done it.
+        raise unknown or failure
+
+    def _next(self, server: str, failure: TxraftError) -> str:
+        """Whom to ask after `server` has failed."""
+        hint: Any = None
+        if isinstance(failure, Answered):
+            if failure.code in ("change_under_way", "outcome_unknown"):
+                return server
+            hint = read_address(failure.problem.facts.get("leader_admin_address"))
+        known = self._servers
+        other = hint or known[(known.index(server) + 1) % len(known) if server in known else 0]
+        if other != server:
+            self._note(f"{server}: {failure}. Asking {other}.")
+        return other
+
+    async def _held_open(self, server: str, path: str, body: Answer) -> Answer:
+        """One request that is answered when it is decided. It is given up when the server is silent for too long."""
+        answer = self._asker.ask(server, "POST", path, body)
+        watching = Deferred.fromCoroutine(self._watch(server))
+        is_silent = False
+
+        def give_up(_: object) -> None:
+            nonlocal is_silent
+            is_silent = True
+            answer.cancel()
+
+        watching.addCallbacks(give_up, lambda failure: failure.trap(CancelledError) and None)
+        try:
+            return await answer
+        except CancelledError:
+            if is_silent:
+                raise NoAnswer(server, SILENT) from None
+            raise
+        finally:
+            watching.cancel()
+
+    async def _watch(self, server: str) -> None:
+        """Show the progress of what `server` does; returns when it cannot be asked any more."""
+        while True:
+            await deferLater(self._asker.clock, POLL_S)
+            try:
+                self._show_progress(await self._asker.ask(server, "GET", "/v1/progress", timeout_s=self._timeout_s))
+            except Answered:
+                continue
+            except TxraftError:
+                return
+
+
+def read_address(text: object) -> str | None:
+    """The address of an admin port that a server has told, in canonical form; None if it is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return format_address(*parse_address(text, DEFAULT_PORT))
+    except ValueError:
+        return None
