@@ -18,6 +18,9 @@ Commands, separated by `;` or newlines (servers by number):
     cut 1>2                  cut one direction
     disk N slow / disk N ok  do not finish writes / finish them
     crash N / restart N      forget what is not on disk
+    snapshot N [sending]     a snapshot of what N has applied is on its disk; `sending`: what it sends stays under way
+    arrive                   let the snapshots that are under way arrive
+    lose                     let them fail
     show                     print the servers here, too
 """
 
@@ -35,6 +38,7 @@ from txraft.core.leader import Leader
 from txraft.core.log import Log
 from txraft.core.messages import HardState, Message
 from txraft.core.raft import Raft
+from txraft.core.snapshot import SnapshotMeta
 
 
 class Script:
@@ -44,6 +48,9 @@ class Script:
         self.servers: dict[str, Raft] = {}
         self.output: list[str] = []
         self._down: dict[str, tuple[Log, HardState]] = {}
+        self._snapshots: dict[str, SnapshotMeta] = {}
+        self._sending: dict[tuple[str, str], SnapshotMeta] = {}
+        self._is_sending_slow = False
         self._under_way: list[tuple[str, str, Message]] = []
         self._cut: set[tuple[str, str]] = set()
         self._slow: set[str] = set()
@@ -162,17 +169,45 @@ class Script:
 
     def do_crash(self, server_id: str) -> None:
         server = self.servers.pop(server_id)
-        log = Log()
-        for run in server.log.runs(1, server.log.durable_index + 1):
+        log = Log(server.log.base_index, server.log.base_term)
+        for run in server.log.runs(server.log.first_index, server.log.durable_index + 1):
             log.extend(run)
         log.take_unwritten()
         log.made_durable(log.last_index, log.last_term)
         self._down[server_id] = (log, server.durable_state)
+        self._sending = {link: meta for link, meta in self._sending.items() if server_id not in link}
         self._writing.discard(server_id)
 
     def do_restart(self, server_id: str) -> None:
         log, state = self._down.pop(server_id)
-        self.servers[server_id] = Raft(server_id, SETTINGS, random.Random(server_id), state, log)
+        snapshot = self._snapshots.get(server_id)
+        self.servers[server_id] = Raft(server_id, SETTINGS, random.Random(server_id), state, log, snapshot)
+
+    def do_snapshot(self, server_id: str, *sending: str) -> None:
+        self._is_sending_slow |= bool(sending)
+        server = self.servers[server_id]
+        self._snapshots[server_id] = server.snapshots.meta()
+        server.snapshots.compact(self._snapshots[server_id].last_index)
+
+    def do_arrive(self) -> None:
+        for (sender, receiver), snapshot in sorted(self._sending.items()):
+            self._sending.pop((sender, receiver))
+            if self.servers[receiver].snapshots.install(snapshot):
+                self._snapshots[receiver] = snapshot
+            self.servers[sender].leader().sending.sent(receiver)
+
+    def do_lose(self) -> None:
+        for sender, receiver in sorted(self._sending):
+            self._sending.pop((sender, receiver))
+            self.servers[sender].leader().sending.failed(receiver)
+
+    def _send_snapshots(self, sender: str, receivers: tuple[str, ...]) -> None:
+        under_way = {receiver for one, receiver in self._sending if one == sender}
+        for receiver in under_way - {*receivers}:
+            del self._sending[sender, receiver]
+        for receiver in sorted({*receivers} - under_way):
+            snapshot = self._sending[sender, receiver] = self._snapshots[sender]
+            self.servers[sender].leader().sending.begun(receiver, snapshot.last_index)
 
     def do_show(self) -> None:
         for server_id, raft in sorted(self.servers.items()):
@@ -209,7 +244,11 @@ class Script:
             self._under_way += [(server_id, to, message) for to, message in ready.messages]
             self.output += [f"s{server_id}: read {self._reads[read]} at {index}" for read, index in ready.reads]
             self.output += [f"s{server_id}: read {self._reads[read]} refused" for read in ready.dropped_reads]
+            self._send_snapshots(server_id, ready.snapshots)
             moved |= bool(ready.messages)
+        if self._sending and not self._is_sending_slow:
+            self.do_arrive()
+            moved = True
         return moved
 
     def _deliver_all(self) -> bool:

@@ -83,7 +83,7 @@ def make_log(text: str) -> Log:
 
 
 def show(log: Log) -> str:
-    words = []
+    words = [f"..{log.base_index}@{log.base_term}"] if log.base_index else []
     for run in log.runs(log.first_index, log.last_index + 1) if log.last_index > log.base_index else []:
         for command in run.commands:
             data = command.decode()
@@ -191,9 +191,10 @@ def make_leader(server_id: str = "1", *, log: str = "", voters: str = "1,2,3", t
 
 
 def show_progress(server: Raft) -> str:
-    """A leader's peers as `2:match/next` with `!` while probing."""
+    """A leader's peers as `2:match/next` with `!` while probing, `*` while a snapshot is to be sent."""
+    marks = {ReplicationState.PROBE: "!", ReplicationState.REPLICATE: "", ReplicationState.SNAPSHOT: "*"}
     return " ".join(
-        f"{server_id}:{p.match_index}/{p.next_index}{'!' if p.state is ReplicationState.PROBE else ''}"
+        f"{server_id}:{p.match_index}/{p.next_index}{marks[p.state]}"
         for server_id, p in sorted(server.leader().progress.items())
     )
 

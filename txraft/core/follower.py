@@ -97,7 +97,8 @@ class Follower(Role):
 
     @property
     def _match_index(self) -> int:
-        return min(self.proved_index, self.raft.log.durable_index)
+        # What a snapshot holds is committed, so this leader has it, too.
+        return min(max(self.proved_index, self.raft.log.base_index), self.raft.log.durable_index)
 
     def prepare(self) -> None:
         """One cumulative answer for all that was received since the last one, or has become durable."""

@@ -12,7 +12,7 @@ from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.errors import InvariantBroken
 from txraft.core.follower import Follower
 from txraft.core.leader import Leader
-from txraft.core.log import EntryKind
+from txraft.core.log import EntryKind, Log
 from txraft.core.membership import Membership
 from txraft.core.messages import (
     AppendEntriesResponse,
@@ -22,6 +22,7 @@ from txraft.core.messages import (
     RequestVote,
     RequestVoteResponse,
 )
+from txraft.core.progress import ReplicationState
 from txraft.core.quorum import VoteResult, committed_index, vote_result
 from txraft.core.raft import Raft
 
@@ -35,6 +36,7 @@ def require(holds: bool, what: str, *facts: object) -> None:
 def check_server(raft: Raft) -> None:
     """What one server must hold at any time, whatever the others do."""
     log, name = raft.log, raft.server_id
+    require(log.base_index <= raft.applied_index, "what is forgotten is applied", name, log.base_index)
     require(raft.applied_index <= raft.commit_index <= log.last_index, "applied <= commit <= last", name)
     require(log.durable_index <= log.written_index <= log.last_index, "durable <= written <= last", name)
     require(raft.applied_index <= log.durable_index, "applied is durable", name, raft.applied_index, log.durable_index)
@@ -46,6 +48,9 @@ def check_server(raft: Raft) -> None:
         settings = raft.settings
         for server_id, progress in raft.role.progress.items():
             require(progress.match_index < progress.next_index, "match < next", name, server_id)
+            is_waiting = progress.state is ReplicationState.SNAPSHOT
+            is_right = not is_waiting or progress.next_index <= log.base_index
+            require(is_right, "a snapshot in place of what is in the log", name, server_id, progress.next_index)
             require(progress.match_index <= log.last_index, "match <= last", name, server_id)
             # A message goes out as long as there is any room for it.
             limit = settings.max_inflight_bytes + settings.max_append_bytes
@@ -201,13 +206,20 @@ class ClusterInvariants:
         """
         if seen.raft is not raft:
             if seen.raft is not None:
-                index, term = seen.raft.log.durable_index, seen.raft.log.term(seen.raft.log.durable_index)
-                require(raft.log.term(index) == term, "what was durable is lost", raft.server_id, index, term)
+                self._require_kept(seen.raft.log, raft.log, raft.server_id)
             seen.raft, seen.commit_index, seen.role, seen.term, seen.terms = raft, 0, None, 0, [0]
         require(raft.term >= seen.term, "the term goes back", raft.server_id, raft.term, seen.term)
         durable_term = raft.durable_state.term
         require(durable_term >= seen.durable_term, "the durable term goes back", raft.server_id, durable_term)
         seen.term, seen.durable_term = raft.term, durable_term
+
+    @staticmethod
+    def _require_kept(before: Log, after: Log, server_id: str) -> None:
+        """What was durable is in the log, or in a snapshot, or a snapshot shows that it was not to stay."""
+        index, term, base_index = before.durable_index, before.term(before.durable_index), after.base_index
+        is_replaced = base_index > before.base_index and before.term(base_index) != after.base_term
+        is_kept = index < base_index or is_replaced or after.term(index) == term
+        require(is_kept, "what was durable is lost", server_id, index, term)
 
     def _check_votes(self, seen: _Seen, raft: Raft) -> None:
         """A vote that was made durable is the only one of its term, also after a restart."""
@@ -217,9 +229,14 @@ class ClusterInvariants:
             require(before == durable.voted_for, "two votes in one term", raft.server_id, durable, before)
 
     def _check_log(self, seen: _Seen, raft: Raft) -> None:
-        log = raft.log
+        log, base_index = raft.log, raft.log.base_index
+        if len(seen.terms) <= base_index or seen.terms[base_index] != log.base_term:
+            # A snapshot has taken the place of what was there.
+            seen.terms = self._committed[: base_index + 1]
+            is_committed = len(seen.terms) > base_index and seen.terms[base_index] == log.base_term
+            require(is_committed, "State Machine Safety: a snapshot", raft.server_id, base_index, log.base_term)
         index = min(log.last_index, len(seen.terms) - 1)
-        while index and log.term(index) != seen.terms[index]:
+        while index > base_index and log.term(index) != seen.terms[index]:
             index -= 1
         is_leading = isinstance(raft.role, Leader) and seen.role is raft.role
         require(not is_leading or index == len(seen.terms) - 1, "Leader Append-Only", raft.server_id, index)
@@ -283,7 +300,7 @@ class ClusterInvariants:
         """A leader that was deposed without knowing it may believe what has been replaced since."""
         if peer is None or index == 0 or peer.term > leader.term:
             return True
-        return peer.log.durable_index >= index and peer.log.term(index) == leader.terms[index]
+        return peer.log.durable_index >= index and peer.log.matches(index, leader.terms[index])
 
     def _check_durable_quorum(self, raft: Raft, index: int, rafts: Mapping[str, Raft]) -> None:
         def durable(server_id: str) -> int:

@@ -22,6 +22,7 @@ from txraft.core.quorum import VoteResult, committed_index, vote_result
 from txraft.core.read_index import ReadQueue
 from txraft.core.reconfiguration import Reconfiguration
 from txraft.core.role import Role
+from txraft.core.sending import SnapshotSending
 
 if TYPE_CHECKING:
     from txraft.core.raft import Raft
@@ -43,6 +44,7 @@ class Leader(Role):
             if server_id != raft.server_id
         }
         self.reconfiguration = Reconfiguration(raft)
+        self.sending = SnapshotSending(raft)
         self._check_elapsed_ticks = 0
         self._heartbeat_elapsed_ticks = 0
         self._heartbeat_due = True
@@ -72,6 +74,7 @@ class Leader(Role):
         for progress in self.progress.values():
             progress.tick(settings.append_retry_ticks, self.raft.log.last_index)
         self.reconfiguration.tick(self.progress)
+        self.sending.tick()
         self._heartbeat_elapsed_ticks += 1
         if self._heartbeat_elapsed_ticks >= settings.heartbeat_ticks:
             self._heartbeat_elapsed_ticks = 0
@@ -142,6 +145,7 @@ class Leader(Role):
             progress.refused(message.prev_log_index, agree_index)
         if progress.matched(message.match_index, is_accepted=not message.refused):
             self._advance_commit()
+        self.sending.answered(sender)
         self.raft.has_news |= self.reads.is_under_way or progress.may_send(
             self.raft.log.last_index, self.raft.settings.max_inflight_bytes
         )
@@ -190,6 +194,12 @@ class Leader(Role):
             raft.confirmed_reads += self.reads.confirmed(committed_index(raft.membership, self._confirmed_round))
 
     def _replicate(self, server_id: str, progress: Progress) -> None:
+        if progress.next_index <= self.raft.log.base_index:
+            self.sending.need(server_id)
+            if self._heartbeat_due:
+                # Nothing can be built on what is not in the log; but everybody has what is before the first entry.
+                self._send_append(server_id, progress, LogSlice(1))
+            return
         has_sent = False
         while progress.may_send(self.raft.log.last_index, self.raft.settings.max_inflight_bytes):
             self._send_append(server_id, progress, self._entries_for(progress))
@@ -207,9 +217,9 @@ class Leader(Role):
     def _send_append(self, server_id: str, progress: Progress, entries: LogSlice) -> None:
         raft = self.raft
         prev_log_index = entries.first_index - 1
-        prev_log_term = raft.log.term(prev_log_index)
+        prev_log_term = raft.log.term(prev_log_index) if prev_log_index else 0
         assert prev_log_term is not None, (prev_log_index, raft.log.base_index)
-        progress.sent(entries.last_index, raft.log.weight(entries))
+        progress.sent(entries.last_index, raft.log.weight(entries) if entries else 0)
         message = AppendEntries(raft.term, prev_log_index, prev_log_term, raft.commit_index, self.reads.round, entries)
         raft.send(server_id, message)
 

@@ -140,9 +140,10 @@ class Log:
     `take_unwritten` and `made_durable` move them.
     """
 
-    def __init__(self, base_index: int = 0, base_term: int = 0) -> None:
+    def __init__(self, base_index: int = 0, base_term: int = 0, base_time_ms: int = 0) -> None:
         self.base_index = base_index
         self.base_term = base_term
+        self._base_time_ms = base_time_ms
         self.last_index = base_index
         self.durable_index = base_index
         self.written_index = base_index
@@ -164,7 +165,7 @@ class Log:
 
     @property
     def last_time_ms(self) -> int:
-        return self._spans[-1].time_ms if self._spans else 0
+        return self._spans[-1].time_ms if self._spans else self._base_time_ms
 
     def term(self, index: int) -> int | None:
         """The term of the entry at `index`; None if that entry is not here. 0 at index 0. Cost: one bisect."""
@@ -174,6 +175,10 @@ class Log:
             return None
         last = self._spans[-1]
         return last.term if index >= last.first_index else self._span_at(index).term
+
+    def time_ms(self, index: int) -> int:
+        """When the entry at `index` was appended; it must be here, or the last one before."""
+        return self._base_time_ms if index == self.base_index else self._span_at(index).time_ms
 
     def kind(self, index: int) -> EntryKind:
         """What the entry at `index` is for; it must be here."""
@@ -225,9 +230,33 @@ class Log:
         self._cached_slice = None
         self._received = []
 
+    def compact(self, index: int) -> None:
+        """Forget the entries up to `index`, which are on disk and in a snapshot; keep the last one's term and time."""
+        assert self.base_index < index <= self.durable_index, (self.base_index, index, self.durable_index)
+        at = bisect_right(self._span_firsts, index) - 1
+        span = self._spans[at]
+        stop = self._span_firsts[at + 1] if at + 1 < len(self._spans) else self.last_index + 1
+        gone = at if index + 1 < stop else at + 1
+        del self._spans[:gone], self._span_firsts[:gone]
+        if gone == at:
+            span.first_index = self._span_firsts[0] = index + 1
+        del self._commands[: index - self.base_index]
+        self.base_index, self.base_term, self._base_time_ms = index, span.term, span.time_ms
+
+    def reset(self, base_index: int, base_term: int, base_time_ms: int) -> None:
+        """Begin anew behind a snapshot whose last entry this is; everything that was here is forgotten."""
+        self._commands, self._spans, self._span_firsts = [], [], []
+        self._cached_slice, self._received = None, []
+        self.base_index, self.base_term, self._base_time_ms = base_index, base_term, base_time_ms
+        self.last_index = self.durable_index = self.written_index = base_index
+
     def matches(self, index: int, term: int) -> bool:
-        """True if the entry at `index` is here with `term`. Paper §5.3, the consistency check."""
-        return self.term(index) == term
+        """
+        True if the entry at `index` is here with `term`. Paper §5.3, the consistency check.
+
+        What is below `base_index` is committed, so every leader has it and may build on it. Paper §7.
+        """
+        return index < self.base_index or self.term(index) == term
 
     def first_conflict(self, entries: LogSlice) -> int | None:
         """
@@ -277,8 +306,11 @@ class Log:
 
         It is the last entry whose term is at most `prev_log_term`: no entry of a later term can be in the sender's
         log there. Used by both sides of a refusal, so that each round skips a whole term. Paper §5.3, last part.
+        Below `base_index` nothing is known: the index is as it was asked for, and the term 0.
         """
         index = min(prev_log_index, self.last_index)
+        if index < self.base_index:
+            return index, 0
         while index > self.base_index:
             span = self._span_at(index)
             if span.term <= prev_log_term:

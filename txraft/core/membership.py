@@ -92,9 +92,9 @@ NOBODY = Membership("", ())
 class MembershipHistory:
     """Every membership of the log by index, so that truncation undoes what was in force on append."""
 
-    def __init__(self) -> None:
-        self._indexes = [0]
-        self._memberships = [NOBODY]
+    def __init__(self, index: int = 0, membership: Membership = NOBODY) -> None:
+        self._indexes = [index]
+        self._memberships = [membership]
 
     @property
     def current(self) -> Membership:
@@ -107,13 +107,23 @@ class MembershipHistory:
         return self._indexes[-1]
 
     def at(self, index: int) -> Membership:
-        """What was in force when `index` was the last entry."""
-        return self._memberships[bisect_right(self._indexes, index) - 1]
+        """What was in force when `index` was the last entry; before the oldest that is known, that one."""
+        return self._memberships[max(0, bisect_right(self._indexes, index) - 1)]
+
+    def index_at(self, index: int) -> int:
+        """Index of the entry that holds what was in force when `index` was the last entry."""
+        return self._indexes[max(0, bisect_right(self._indexes, index) - 1)]
 
     def append(self, index: int, membership: Membership) -> None:
         assert index > self._indexes[-1], (index, self._indexes[-1])
         self._indexes.append(index)
         self._memberships.append(membership)
+
+    def compact(self, index: int) -> None:
+        """Forget the memberships before the one that is in force at `index`."""
+        gone = bisect_right(self._indexes, index) - 1
+        if gone > 0:
+            del self._indexes[:gone], self._memberships[:gone]
 
     def truncate(self, last_index: int) -> None:
         """Forget the memberships behind `last_index`."""

@@ -11,6 +11,8 @@ class ReplicationState(Enum):
     """Where the logs agree is not known: one request at a time."""
     REPLICATE = "replicate"
     """The logs agree up to `next_index`: requests follow each other without waiting, within a window."""
+    SNAPSHOT = "snapshot"
+    """What comes next is not in the log any more. A snapshot is on its way; until it is there, only heartbeats are."""
 
 
 class Progress:
@@ -23,6 +25,7 @@ class Progress:
     __slots__ = (
         "_in_flight",
         "confirmed_round",
+        "has_answered",
         "in_flight_bytes",
         "is_active",
         "is_probing_silence",
@@ -40,6 +43,8 @@ class Progress:
         self.state = ReplicationState.PROBE
         self.confirmed_round = 0
         """The newest round of this leadership that the peer has echoed."""
+        self.has_answered = False
+        """In this leadership: then it has made the term durable."""
         self.is_active = False
         """Heard from since the last check of the quorum."""
         self.silent_ticks = 0
@@ -54,7 +59,7 @@ class Progress:
         self._in_flight: deque[tuple[int, int]] = deque()
 
     def heard(self, round_: int) -> None:
-        self.is_active = True
+        self.is_active = self.has_answered = True
         self.silent_ticks = 0
         self.confirmed_round = max(self.confirmed_round, round_)
 
@@ -75,10 +80,20 @@ class Progress:
             self._enter(ReplicationState.REPLICATE)
         return is_news
 
+    def begin_snapshot(self) -> None:
+        """What comes next can only come as a snapshot."""
+        self._enter(ReplicationState.SNAPSHOT)
+
+    def end_snapshot(self) -> None:
+        """It is there, or it is not going to be: find out what comes next."""
+        self._enter(ReplicationState.PROBE)
+
     def tick(self, retry_ticks: int, last_index: int) -> None:
         """One tick has passed; a probe that was not answered within `retry_ticks` may be sent again."""
         self.silent_ticks += 1
-        self.stalled_ticks = self.stalled_ticks + 1 if self.match_index < last_index else 0
+        # A snapshot may take long; whether anything comes of it, its sender sees.
+        is_waiting = self.match_index < last_index and self.state is not ReplicationState.SNAPSHOT
+        self.stalled_ticks = self.stalled_ticks + 1 if is_waiting else 0
         if self.probe_age_ticks is not None:
             self.probe_age_ticks += 1
             if self.probe_age_ticks >= retry_ticks:
@@ -87,6 +102,8 @@ class Progress:
 
     def may_send(self, last_index: int, max_inflight_bytes: int) -> bool:
         """True if a probe, or entries up to `last_index`, may be sent now."""
+        if self.state is ReplicationState.SNAPSHOT:
+            return False
         if self.state is ReplicationState.PROBE:
             return self.probe_age_ticks is None
         return self.next_index <= last_index and self.in_flight_bytes < max_inflight_bytes
@@ -95,7 +112,7 @@ class Progress:
         """Note a request with entries up to `last_index`, `size` bytes of them; a heartbeat has none."""
         if self.state is ReplicationState.PROBE:
             self.probe_age_ticks = 0
-        elif last_index >= self.next_index:
+        elif self.state is ReplicationState.REPLICATE and last_index >= self.next_index:
             self.next_index = last_index + 1
             self._in_flight.append((last_index, size))
             self.in_flight_bytes += size
@@ -106,7 +123,7 @@ class Progress:
 
         A refusal that answers an older request than the one that counts now says nothing.
         """
-        if prev_log_index <= self.match_index:
+        if prev_log_index <= self.match_index or self.state is ReplicationState.SNAPSHOT:
             return
         if self.state is ReplicationState.PROBE and prev_log_index != self.next_index - 1:
             return

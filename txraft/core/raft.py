@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from txraft.core.candidate import Candidate, PreCandidate
-from txraft.core.errors import InvalidMessage, InvariantBroken, NotLeading
+from txraft.core.errors import InvariantBroken, NotLeading
 from txraft.core.follower import Follower
 from txraft.core.leader import Leader
 from txraft.core.log import EntryKind, Log, LogSlice
@@ -30,17 +31,27 @@ from txraft.core.messages import (
 from txraft.core.ready import Persist, Ready
 from txraft.core.role import Role
 from txraft.core.settings import RaftSettings
+from txraft.core.snapshot import SnapshotMeta
+from txraft.core.snapshots import Snapshots, decode_memberships, history_from
 
 
 class Raft:
     """
-    One server. `log` and `hard_state` are what its disk holds.
+    One server. `log`, `hard_state` and `snapshot` are what its disk holds; the state machine has what the snapshot has.
+
+    The log may begin before the snapshot's last entry, and never behind it.
 
     `time_ms` is the owner's wall clock, set by it before a turn's inputs; entries are stamped with it.
     """
 
     def __init__(
-        self, server_id: str, settings: RaftSettings, rng: random.Random, hard_state: HardState, log: Log
+        self,
+        server_id: str,
+        settings: RaftSettings,
+        rng: random.Random,
+        hard_state: HardState,
+        log: Log,
+        snapshot: SnapshotMeta | None = None,
     ) -> None:
         if hard_state.term < log.last_term:
             raise InvariantBroken(f"the log has term {log.last_term}, the stored term is {hard_state.term}")
@@ -50,10 +61,12 @@ class Raft:
         self.log = log
         self.term = hard_state.term
         self.voted_for = hard_state.voted_for
-        self.commit_index = log.base_index
-        self.applied_index = log.base_index
+        self.commit_index = self.applied_index = snapshot.last_index if snapshot is not None else 0
+        assert log.base_index <= self.commit_index <= log.last_index, (log.base_index, snapshot, log.last_index)
         self.time_ms = 0
         self.memberships = MembershipHistory()
+        if snapshot is not None and snapshot.membership_index <= log.base_index:
+            self.memberships = history_from(snapshot)
         self._note_memberships(log.base_index + 1)
         self.durable_state = HardState(hard_state.term, hard_state.voted_for)
         """Term and vote as they are on disk."""
@@ -68,6 +81,7 @@ class Raft:
         self._waiting: dict[tuple[str, type[Message]], Message] = {}
         """By receiver and class: only the latest counts, so that a stalled disk does not gather them without end."""
         self._outstanding: Persist | None = None
+        self.snapshots = Snapshots(self)
         self.role: Role = Follower(self, None)
 
     # -- what others ask of it
@@ -180,7 +194,8 @@ class Raft:
         reads, self.confirmed_reads = self.confirmed_reads, []
         dropped_reads, self.dropped_reads = self.dropped_reads, []
         apply_index = min(self.commit_index, self.log.durable_index)
-        return Ready(messages, self._next_write(), apply_index, reads, dropped_reads)
+        snapshots = self.role.sending.wanted() if isinstance(self.role, Leader) else ()
+        return Ready(messages, self._next_write(), apply_index, reads, dropped_reads, snapshots)
 
     # -- for the roles
 
@@ -210,7 +225,7 @@ class Raft:
         """Make the log hold `entries`, memberships with it; False if it did already. See `Log.merge`."""
         for run in entries.runs:
             if run.kind is EntryKind.CONFIGURATION:
-                _decode_all(run.commands)
+                decode_memberships(run.commands)
         changed = self.log.merge(entries, self.commit_index)
         if changed is None:
             return False
@@ -223,7 +238,7 @@ class Raft:
             return
         for run in self.log.runs(first_index, self.log.last_index + 1):
             if run.kind is EntryKind.CONFIGURATION:
-                for offset, membership in enumerate(_decode_all(run.commands)):
+                for offset, membership in enumerate(decode_memberships(run.commands)):
                     self.memberships.append(run.first_index + offset, membership)
 
     def commit_to(self, index: int) -> None:
@@ -301,6 +316,11 @@ class Raft:
         if isinstance(role, PreCandidate | Candidate | Leader):
             role.begin()
 
+    def void_write(self) -> None:
+        """The log that is being written is no longer this one, so that it becomes durable says nothing."""
+        if self._outstanding is not None:
+            self._outstanding = replace(self._outstanding, last_index=0, last_term=-1)
+
     # -- inside
 
     def _release_waiting(self) -> None:
@@ -323,10 +343,3 @@ class Raft:
         self._outstanding = Persist(hard_state, runs, self.log.last_index, self.log.last_term)
         self.write_age_ticks = 0
         return self._outstanding
-
-
-def _decode_all(commands: list[bytes]) -> list[Membership]:
-    try:
-        return [Membership.decode(data) for data in commands]
-    except ValueError as error:
-        raise InvalidMessage(str(error)) from error

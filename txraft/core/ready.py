@@ -30,6 +30,8 @@ class Ready:
     `apply_index`: committed and durable here: the state machine may be given entries up to it.
     `reads`: (read id, index): the leader was confirmed; answer when the state machine has applied up to index.
     `dropped_reads`: read ids whose leadership ended before it was confirmed.
+    `snapshots`: the servers that the newest snapshot is to be on its way to, now; whoever is not among them (any more)
+    is to be sent none.
     """
 
     messages: list[tuple[str, Message]]
@@ -37,3 +39,4 @@ class Ready:
     apply_index: int
     reads: list[tuple[int, int]]
     dropped_reads: list[int]
+    snapshots: tuple[str, ...]

@@ -13,7 +13,7 @@ from txraft.core import change as changes
 from txraft.core.change import Change, ChangeRefused, ChangeUnderWay
 from txraft.core.membership import Membership
 from txraft.core.messages import TimeoutNow
-from txraft.core.progress import Progress
+from txraft.core.progress import Progress, ReplicationState
 
 if TYPE_CHECKING:
     from txraft.core.leader import Leader
@@ -41,9 +41,9 @@ class CatchUp:
         self._idle_ticks = 0
         self._match_index = 0
 
-    def tick(self) -> None:
+    def tick(self, is_idle: bool) -> None:
         self._ticks += 1
-        self._idle_ticks += 1
+        self._idle_ticks = self._idle_ticks + 1 if is_idle else 0
 
     def advance(self, match_index: int, last_index: int, election_ticks: int) -> None:
         """The server has everything up to `match_index`; the leader's log ends at `last_index`."""
@@ -146,8 +146,9 @@ class Reconfiguration:
 
     def tick(self, progress: dict[str, Progress]) -> None:
         """One tick has passed."""
-        for catch_up in self.catching_up.values():
-            catch_up.tick()
+        for server_id, catch_up in self.catching_up.items():
+            # A snapshot may take longer than entries; whether anything comes of it, its sender sees.
+            catch_up.tick(is_idle=progress[server_id].state is not ReplicationState.SNAPSHOT)
         for server_id in list(self.departing):
             self.departing[server_id] -= 1
             if self.departing[server_id] <= 0:

@@ -18,6 +18,10 @@ class RaftSettings:
     max_inflight_bytes: int
     max_uncommitted_bytes: int
     catch_up_rounds: int
+    log_keep_entries: int = 0
+    """So many entries before a snapshot's last one stay in the log, for those who are a little behind."""
+    max_held_bytes: int = 256 << 20
+    """The log is not kept longer than this for the sake of those who receive a snapshot."""
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_ticks < self.min_election_ticks < self.max_election_ticks:

@@ -1,0 +1,365 @@
+"""Compaction, installing and sending in the core: docs/pitfalls.md, chapter 4, one server as a value."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from core_text import (
+    SETTINGS,
+    answer,
+    append_entries,
+    flush,
+    make_leader,
+    make_log,
+    make_server,
+    membership,
+    propose,
+    sent,
+    show,
+    show_membership,
+    show_progress,
+    tick,
+)
+
+from txraft.core.errors import InvalidMessage
+from txraft.core.log import Log
+from txraft.core.messages import AppendEntriesResponse, HardState
+from txraft.core.raft import Raft
+from txraft.core.sending import PATIENCE
+from txraft.core.snapshot import SnapshotMeta
+
+TIMEOUT = SETTINGS.max_election_ticks
+
+
+def snapshot(last_index: int, last_term: int, voters: str = "1,2,3", membership_index: int = 1) -> SnapshotMeta:
+    return SnapshotMeta("test", last_index, last_term, 7, membership(voters).encode(), membership_index)
+
+
+def compacted(term: int, log: str, last_index: int) -> Raft:
+    """A follower that has applied, and forgotten, everything up to `last_index`."""
+    server = make_server(term=term, voters="", log=log)
+    server.step("2", append_entries(term, f"{last_index}@{server.log.term(last_index)}", leader_commit=last_index))
+    flush(server)
+    assert server.snapshots.compact(last_index)
+    return server
+
+
+def leader_without_a_log(settings=SETTINGS) -> Raft:
+    """It has applied and forgotten five entries; 2 has them, 3 has answered and lacks them."""
+    leader = make_leader(log="1:a 1:b 1:c", settings=settings)
+    answer(leader, "2", 5)
+    leader.step("3", AppendEntriesResponse(2, 0, 0, True, 4, 0, 0))
+    flush(leader)
+    assert leader.snapshots.compact(5) and show(leader.log) == "..5@2"
+    flush(leader)
+    return leader
+
+
+class TestLog:
+    @pytest.mark.parametrize("index", range(1, 7))
+    def test_a_compacted_log_is_the_rest_of_what_it_was(self, index):
+        """S01, at every boundary."""
+        whole, log = make_log("1:a 1:b 2:c 2:d 2:e 4:f"), make_log("1:a 1:b 2:c 2:d 2:e 4:f")
+        log.compact(index)
+        assert (log.base_index, log.first_index, log.last_index, log.last_term) == (index, index + 1, 6, 4)
+        assert [log.term(at) for at in range(8)] == [None] * index + [whole.term(at) for at in range(index, 8)]
+        assert log.runs(index + 1, 7) == whole.runs(index + 1, 7)
+        assert [log.command(at) for at in range(index + 1, 7)] == [whole.command(at) for at in range(index + 1, 7)]
+        log.append(4, 0, 0, [b"g"])
+        assert (log.last_index, log.command(7), log.last_time_ms) == (7, b"g", 0)
+
+    def test_compaction_in_small_steps_is_the_same_as_in_one(self):
+        rng = random.Random(1)
+        for _ in range(50):
+            text = " ".join(f"{term}:{term}{at}" for at, term in enumerate(sorted(rng.choices(range(1, 5), k=12))))
+            whole, log = make_log(text), make_log(text)
+            for index in sorted(rng.sample(range(1, 13), 4)):
+                log.compact(index)
+                assert log.runs(index + 1, 13) == whole.runs(index + 1, 13)
+                assert (log.base_term, log.last_term) == (whole.term(index), whole.last_term)
+
+    def test_time_does_not_go_back_behind_an_empty_log(self):
+        log = Log()
+        log.append(1, 0, 50, [b"a"])
+        log.take_unwritten()
+        log.made_durable(1, 1)
+        log.compact(1)
+        log.append(1, 0, 20, [b"b"])
+        assert log.time_ms(1) == log.time_ms(2) == 50
+
+    def test_truncation_down_to_the_base_leaves_its_term(self):
+        log = make_log("1:a 2:b 2:c")
+        log.compact(2)
+        log.truncate(2)
+        assert (log.last_index, log.last_term, log.term(2)) == (2, 2, 2)
+
+
+class TestFollower:
+    @pytest.mark.parametrize(
+        ("prev", "entries", "expected", "log"),
+        [
+            ("0@0", "", "match_index=3", "..3@2 2:d 2:e"),
+            ("0@0", "1:a 1:b 2:c 2:d", "match_index=4", "..3@2 2:d 2:e"),
+            ("2@1", "", "match_index=3", "..3@2 2:d 2:e"),
+            ("2@1", "2:c 2:d 2:e", "match_index=5", "..3@2 2:d 2:e"),
+            ("3@2", "", "match_index=3", "..3@2 2:d 2:e"),
+            ("3@2", "3:x", "match_index=4", "..3@2 3:x"),
+            ("4@2", "", "match_index=4", "..3@2 2:d 2:e"),
+            ("4@2", "2:e 3:f", "match_index=6", "..3@2 2:d 2:e 3:f"),
+            ("5@3", "", "match_index=3 refused prev_log_index=5 hint_index=5 hint_term=2", "..3@2 2:d 2:e"),
+            ("6@3", "", "match_index=3 refused prev_log_index=6 hint_index=5 hint_term=2", "..3@2 2:d 2:e"),
+            ("6@1", "", "match_index=3 refused prev_log_index=6 hint_index=3 hint_term=2", "..3@2 2:d 2:e"),
+        ],
+    )
+    def test_the_previous_entry_is_anywhere_around_the_base(self, prev, entries, expected, log):
+        """S01, R10: {0, base-1, base, base+1, last, last+1}. What is below the base is committed, hence equal."""
+        follower = compacted(3, "1:a 1:b 2:c 2:d 2:e", 3)
+        flush(follower)
+        follower.step("2", append_entries(3, prev, entries))
+        assert sent(follower)[-1] == f"2< AppendEntriesResponse term=3 {expected}"
+        assert show(follower.log) == log
+
+    def test_a_log_without_entries_votes_by_the_last_one_of_the_snapshot(self):
+        """S01: an empty log is not an old one."""
+        server = compacted(3, "1:a 2:b", 2)
+        assert not server.is_up_to_date(1, 2)
+        assert not server.is_up_to_date(9, 1)
+        assert server.is_up_to_date(2, 2)
+
+    def test_only_what_is_applied_is_forgotten(self):
+        """S07 in memory: the snapshot of another time says nothing of this machine."""
+        server = make_server(term=1, voters="", log="1:a 1:b 1:c")
+        assert not server.snapshots.compact(3)
+        server.step("2", append_entries(1, "3@1", leader_commit=2))
+        flush(server)
+        assert server.snapshots.compact(3) and show(server.log) == "..2@1 1:c"
+
+    def test_some_entries_are_kept_for_those_who_are_a_little_behind(self):
+        server = make_server(term=1, voters="", log="1:a 1:b 1:c", settings=replace(SETTINGS, log_keep_entries=2))
+        server.step("2", append_entries(1, "3@1", leader_commit=3))
+        flush(server)
+        assert server.snapshots.compact(3) and show(server.log) == "..1@1 1:b 1:c"
+        assert not server.snapshots.compact(3)
+
+
+class TestInstall:
+    def test_it_takes_the_place_of_a_shorter_log(self):
+        follower = make_server(term=3, log="1:a 1:b")
+        assert follower.snapshots.install(snapshot(9, 2, voters="1,2,4", membership_index=5))
+        assert (show(follower.log), follower.commit_index, follower.applied_index) == ("..9@2", 9, 9)
+        assert (follower.log.durable_index, follower.log.last_time_ms) == (9, 7)
+        assert (show_membership(follower.membership), follower.memberships.current_index) == ("1,2,4", 5)
+
+    def test_it_takes_the_place_of_a_log_that_conflicts_wherever_that_ends(self):
+        follower = make_server(term=3, log="1:a 1:b 1:c 1:d")
+        assert follower.snapshots.install(snapshot(3, 2))
+        assert (show(follower.log), follower.log.last_index, follower.log.written_index) == ("..3@2", 3, 3)
+
+    def test_a_suffix_behind_a_matching_entry_is_kept(self):
+        """S02: it may have been acknowledged. What is before it is committed, and is applied from the log."""
+        follower = make_server(term=3, log="1:a 2:b 2:c")
+        assert not follower.snapshots.install(snapshot(3, 2))
+        assert (show(follower.log), follower.commit_index) == ("1:{1,2,3} 1:a 2:b 2:c", 3)
+
+    def test_an_older_one_is_ignored(self):
+        """S03, S13: two in the wrong order."""
+        follower = make_server(term=3)
+        assert follower.snapshots.install(snapshot(9, 2))
+        assert not follower.snapshots.install(snapshot(8, 2))
+        assert not follower.snapshots.install(snapshot(9, 2))
+        assert (follower.log.base_index, follower.commit_index) == (9, 9)
+
+    def test_term_and_vote_stay(self):
+        """S04."""
+        follower = make_server(term=3, voted_for="2")
+        follower.snapshots.install(snapshot(9, 1))
+        assert follower.hard_state == HardState(3, "2")
+
+    def test_one_of_a_later_term_is_refused(self):
+        """S04: after a restart the log would be of a later term than the server."""
+        follower = make_server(term=2)
+        with pytest.raises(InvalidMessage):
+            follower.snapshots.install(snapshot(9, 3))
+        follower.step("2", append_entries(3))
+        follower.ready()
+        with pytest.raises(InvalidMessage):
+            follower.snapshots.install(snapshot(9, 3))
+        follower.persisted()
+        assert follower.snapshots.install(snapshot(9, 3))
+
+    def test_one_without_a_membership_is_refused(self):
+        """M06."""
+        follower = make_server(term=2)
+        with pytest.raises(InvalidMessage):
+            follower.snapshots.install(replace(snapshot(9, 2), membership=b"?"))
+        assert follower.log.base_index == 0
+
+    def test_it_is_acknowledged_at_once(self):
+        follower = make_server(term=3)
+        follower.step("2", append_entries(3))
+        flush(follower)
+        follower.snapshots.install(snapshot(9, 2))
+        assert sent(follower) == ["2< AppendEntriesResponse term=3 match_index=9"]
+
+    def test_what_was_being_written_of_the_old_log_does_not_count_for_the_new_one(self):
+        """S07: same index, same term, other file."""
+        follower = make_server(term=3, voters="")
+        follower.step("2", append_entries(3, entries="2:a 2:b 3:c"))
+        follower.ready()
+        follower.snapshots.install(snapshot(2, 3))
+        follower.step("2", append_entries(3, "2@3", entries="3:c"))
+        follower.ready()
+        follower.persisted()
+        assert follower.log.durable_index == 2
+        assert [run.first_index for run in follower.ready().persist.runs] == [3]
+
+    def test_a_restart_begins_with_it(self):
+        """S01, S05."""
+        log = Log(4, 2)
+        for run in make_log("1:_ 1:_ 1:_ 2:_ 2:e 2:f").runs(5, 7):
+            log.extend(run)
+        log.take_unwritten()
+        log.made_durable(6, 2)
+        server = Raft("1", SETTINGS, random.Random(0), HardState(2, None), log, snapshot(5, 2, "1,2/3", 3))
+        assert (server.commit_index, server.applied_index, show(server.log)) == (5, 5, "..4@2 2:e 2:f")
+        assert show_membership(server.membership) == "1,2/3"
+
+    @pytest.mark.parametrize("index", range(1, 6))
+    def test_a_snapshot_has_the_membership_of_its_index(self, index):
+        """M06: at each position around a change; not a newer one."""
+        server = make_server(term=1, voters="1", log="1:a 1:{1,2} 1:b 1:{1/2}")
+        server.step("2", append_entries(1, "5@1", leader_commit=index))
+        flush(server)
+        meta = server.snapshots.meta()
+        expected = {1: ("1", 1), 2: ("1", 1), 3: ("1,2", 3), 4: ("1,2", 3), 5: ("1/2", 5)}[index]
+        assert (meta.last_index, meta.membership, meta.membership_index) == (
+            index,
+            membership(expected[0]).encode(),
+            expected[1],
+        )
+        server.snapshots.compact(index)
+        assert server.snapshots.meta() == meta
+
+
+class TestLeader:
+    def test_what_is_not_in_the_log_is_asked_of_the_owner(self):
+        """R06, R20: and not sent as entries, whatever the hint says."""
+        leader = leader_without_a_log()
+        assert show_progress(leader) == "2:5/6 3:0/1*"
+        assert leader.ready().snapshots == ("3",)
+        assert leader.ready().snapshots == ("3",)
+
+    def test_a_hint_below_the_log_leads_to_a_snapshot_at_once(self):
+        """R20."""
+        leader = make_leader(log="1:a 1:b 1:c")
+        answer(leader, "2", 5)
+        flush(leader)
+        leader.snapshots.compact(4)
+        leader.step("3", AppendEntriesResponse(2, 0, 0, True, 4, 2, 1))
+        assert leader.ready().snapshots == ("3",)
+
+    def test_heartbeats_go_on_and_prove_nothing(self):
+        """S15."""
+        leader = leader_without_a_log()
+        tick(leader, SETTINGS.heartbeat_ticks)
+        assert "3< AppendEntries term=2 leader_commit=5" in sent(leader)
+
+    def test_a_server_that_has_not_answered_is_sent_nothing(self):
+        """S10; and S04: it may be of an earlier term."""
+        leader = make_leader(log="1:a 1:b 1:c")
+        answer(leader, "2", 5)
+        flush(leader)
+        leader.snapshots.compact(5)
+        propose(leader, [b"d"])
+        answer(leader, "2", 6)
+        flush(leader)
+        leader.snapshots.compact(6)
+        assert leader.ready().snapshots == ()
+
+    def test_the_log_is_kept_from_the_snapshot_on_until_the_follower_has_caught_up(self):
+        """S09."""
+        leader = leader_without_a_log()
+        leader.leader().sending.begun("3", 5)
+        propose(leader, [b"d", b"e"])
+        answer(leader, "2", 7)
+        flush(leader)
+        assert not leader.snapshots.compact(7)
+        leader.leader().sending.sent("3")
+        assert leader.ready().snapshots == ()
+        answer(leader, "3", 5)
+        assert not leader.snapshots.compact(7)
+        assert "3< AppendEntries term=2 prev_log_index=5 prev_log_term=2 leader_commit=7 entries=[2:d 2:e]" in sent(
+            leader
+        )
+        answer(leader, "3", 6)
+        assert leader.snapshots.compact(7) and show(leader.log) == "..6@2 2:e"
+        answer(leader, "3", 7)
+        assert leader.snapshots.compact(7) and leader.leader().sending.held_index is None
+
+    def test_a_follower_that_dies_meanwhile_holds_nothing_up(self):
+        """S10."""
+        leader = leader_without_a_log()
+        leader.leader().sending.begun("3", 5)
+        for _ in range(PATIENCE):
+            leader.leader().progress["2"].heard(0)
+            tick(leader, TIMEOUT)
+        assert leader.role.name == "leader"
+        assert leader.ready().snapshots == () and leader.leader().sending.held_index is None
+
+    def test_no_more_is_kept_than_there_is_room_for(self):
+        """S10: the receiver may be alive and too slow for ever."""
+        leader = leader_without_a_log(replace(SETTINGS, max_held_bytes=100))
+        leader.leader().sending.begun("3", 5)
+        propose(leader, [bytes(150)])
+        answer(leader, "2", 6)
+        flush(leader)
+        assert leader.snapshots.compact(6)
+        assert leader.leader().sending.held_index is None
+
+    def test_what_failed_is_tried_again_after_a_rest(self):
+        """S11: fetched again."""
+        leader = leader_without_a_log()
+        leader.leader().sending.begun("3", 5)
+        leader.leader().sending.failed("3")
+        assert leader.ready().snapshots == ()
+        for _ in range(TIMEOUT):
+            tick(leader)
+            leader.step("2", AppendEntriesResponse(2, 0, 5))
+            leader.step("3", AppendEntriesResponse(2, 0, 0))
+        assert leader.ready().snapshots == ("3",)
+
+    def test_what_was_sent_and_is_never_acknowledged_is_given_up(self):
+        """S09: the answer may have been lost with the receiver's state."""
+        leader = leader_without_a_log()
+        leader.leader().sending.begun("3", 5)
+        leader.leader().sending.sent("3")
+        for _ in range(PATIENCE * TIMEOUT):
+            leader.leader().progress["2"].heard(0)
+            leader.leader().progress["3"].heard(0)
+            tick(leader)
+        assert leader.leader().sending.held_index is None
+        assert show_progress(leader) == "2:5/6 3:0/1!"
+
+    def test_entries_that_arrive_after_all_end_the_snapshot(self):
+        """They were under way when the log was compacted."""
+        leader = leader_without_a_log()
+        answer(leader, "3", 5)
+        assert leader.ready().snapshots == ()
+        assert (show_progress(leader), leader.leader().sending.held_index) == ("2:5/6 3:5/6!", None)
+
+    def test_a_late_refusal_does_not_end_it(self):
+        leader = leader_without_a_log()
+        leader.step("3", AppendEntriesResponse(2, 0, 0, True, 9, 4, 1))
+        assert show_progress(leader) == "2:5/6 3:0/1*"
+
+    def test_a_long_transfer_does_not_look_like_a_stalled_disk(self):
+        """With it and the leader there is a quorum, though 2 is silent."""
+        leader = leader_without_a_log()
+        leader.leader().sending.begun("3", 5)
+        propose(leader, [b"d"])
+        for _ in range(2 * SETTINGS.stalled_disk_ticks):
+            tick(leader)
+            leader.step("3", AppendEntriesResponse(2, 0, 0))
+        assert leader.role.name == "leader"

@@ -1,0 +1,143 @@
+"""
+A leader's part in sending snapshots: who needs one, and how much of the log stays for the sake of those.
+
+The bytes are the owner's business. `Ready.snapshots` tells it to whom there is something to send; it says what it sends
+(`begun`), and how that went (`sent`, `failed`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txraft.core.progress import Progress, ReplicationState
+
+if TYPE_CHECKING:
+    from txraft.core.raft import Raft
+
+PATIENCE = 100
+"""A server that is silent, or gets nowhere, for this many election timeouts is given up: the log is not kept for it."""
+
+
+class _Transfer:
+    """
+    One snapshot for one server. `index` is its last entry's; None until the owner has begun.
+
+    `goal_index` is None until the server has what the snapshot holds. The log is kept until it has this, too; else it
+    might need the next snapshot at once, and so on for ever.
+    """
+
+    __slots__ = ("goal_index", "index", "sent_ticks")
+
+    def __init__(self) -> None:
+        self.index: int | None = None
+        self.sent_ticks: int | None = None
+        """Ticks since all of it was sent; None before that."""
+        self.goal_index: int | None = None
+
+
+class SnapshotSending:
+    """One leadership's. Servers are named by id."""
+
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
+        self._transfers: dict[str, _Transfer] = {}
+        self._rest_ticks: dict[str, int] = {}
+
+    @property
+    def _progress(self) -> dict[str, Progress]:
+        return self._raft.leader().progress
+
+    # -- for the leader
+
+    def need(self, server_id: str) -> None:
+        """What this server needs next is not in the log any more. To one that is silent nothing is sent."""
+        progress = self._progress[server_id]
+        # Also, a snapshot must never be of a later term than its receiver.
+        is_there = progress.has_answered and progress.silent_ticks < self._raft.settings.max_election_ticks
+        if is_there and progress.state is not ReplicationState.SNAPSHOT and server_id not in self._rest_ticks:
+            progress.begin_snapshot()
+            self._transfers[server_id] = _Transfer()
+
+    def wanted(self) -> tuple[str, ...]:
+        """To whom a snapshot is to be on its way."""
+        return tuple(
+            server_id
+            for server_id, transfer in sorted(self._transfers.items())
+            if transfer.goal_index is None and transfer.sent_ticks is None
+        )
+
+    def answered(self, server_id: str) -> None:
+        """This server has said how much it has."""
+        transfer, progress = self._transfers.get(server_id), self._progress[server_id]
+        if transfer is None:
+            return
+        if progress.state is ReplicationState.SNAPSHOT and progress.next_index > self._raft.log.base_index:
+            progress.end_snapshot()
+            transfer.goal_index, transfer.sent_ticks = self._raft.log.last_index, None
+        if transfer.goal_index is not None and progress.match_index >= transfer.goal_index:
+            del self._transfers[server_id]
+
+    def tick(self) -> None:
+        """One tick has passed."""
+        patience_ticks = PATIENCE * self._raft.settings.max_election_ticks
+        self._rest_ticks = {server_id: left - 1 for server_id, left in self._rest_ticks.items() if left > 1}
+        for server_id, transfer in list(self._transfers.items()):
+            progress = self._progress.get(server_id)
+            if transfer.sent_ticks is not None:
+                transfer.sent_ticks += 1
+            if progress is None:
+                del self._transfers[server_id]
+            elif max(progress.silent_ticks, progress.stalled_ticks, transfer.sent_ticks or 0) >= patience_ticks:
+                self.failed(server_id)
+
+    @property
+    def held_index(self) -> int | None:
+        """What is behind this index stays in the log; None if nothing is kept for anybody."""
+        held = [self._held_for(server_id, transfer) for server_id, transfer in self._transfers.items()]
+        return min(held, default=None)
+
+    def _held_for(self, server_id: str, transfer: _Transfer) -> int:
+        progress = self._progress.get(server_id)
+        index = self._raft.log.base_index if transfer.index is None else transfer.index
+        return index if progress is None else max(index, progress.match_index)
+
+    def limit(self, index: int) -> int:
+        """
+        Up to where the log may be forgotten, `index` at most.
+
+        Those for whom too much would have to be kept are given up: the log has a bound, and they get the next snapshot.
+        """
+        log, held_index = self._raft.log, self.held_index
+        if held_index is None or held_index >= index:
+            return index
+        first_index = max(held_index, log.base_index) + 1
+        if log.bytes_between(first_index, index + 1) <= self._raft.settings.max_held_bytes:
+            return held_index
+        for server_id, transfer in list(self._transfers.items()):
+            if self._held_for(server_id, transfer) < index:
+                self._give_up(server_id)
+        return index
+
+    # -- for the owner
+
+    def begun(self, server_id: str, index: int) -> None:
+        """A snapshot that ends with `index` is on its way."""
+        if server_id in self._transfers:
+            self._transfers[server_id].index = index
+
+    def sent(self, server_id: str) -> None:
+        """All of it is there and is being installed; the server will say that it has it."""
+        if server_id in self._transfers:
+            self._transfers[server_id].sent_ticks = 0
+
+    def failed(self, server_id: str) -> None:
+        """It cannot be sent, or does not help. After a rest it is tried again."""
+        if server_id in self._transfers:
+            self._rest_ticks[server_id] = self._raft.settings.max_election_ticks
+            self._give_up(server_id)
+
+    def _give_up(self, server_id: str) -> None:
+        del self._transfers[server_id]
+        progress = self._progress.get(server_id)
+        if progress is not None and progress.state is ReplicationState.SNAPSHOT:
+            progress.end_snapshot()
