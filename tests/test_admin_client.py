@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from admin_stub import Reply, StubServers, refusal
+from admin_stub import Reply, SimulatedServers, StubServers, refusal
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from txraft.admin import tables
 from txraft.admin.asking import Answered, Asker
 from txraft.admin.client import AdminClient
 from txraft.admin.problems import BadAnswer, NoAnswer, Unreachable
 from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, NotLeader, OutcomeUnknown
+from txraft.testing.cluster import Cluster
 
 A, B, C = "a:29998", "b:29998", "c:29998"
 DONE: Reply = (200, {"leader_id": "b:29922", "members": []})
@@ -204,3 +206,82 @@ class QuestionTests(ClientTestCase):
         self.result(self.client(A).plan(add=["c"], learners=["d"], replace={"e": "f"}))
         meant = {"add": ["c"], "remove": [], "learners": ["d"], "replace": {"e": "f"}}
         self.assertEqual(bodies, [("/v1/members/plan", meant)])
+
+
+class RealServersTests(SynchronousTestCase):
+    """The client and the real admin HTTP understand each other."""
+
+    def setUp(self) -> None:
+        self.cluster = Cluster(seed=3, size=3, passive=2)
+        self.cluster.start()
+        self.servers = SimulatedServers(self.cluster)
+        self.leader = self.cluster.elect()
+        self.cluster.run(1)
+        leader_id = self.leader.settings.server_id
+        self.others = [server_id for server_id in ("s1", "s2", "s3") if server_id != leader_id]
+        self.progress: list[Any] = []
+        self.client = AdminClient(
+            Asker(self.servers, self.cluster.clock), [f"{self.others[0]}:29998"], 10.0, self.progress.append
+        )
+
+    def voters(self) -> tuple[str, ...]:
+        assert self.leader.raft is not None
+        return self.leader.raft.membership.voters
+
+    def test_questions_are_answered_and_can_be_shown(self) -> None:
+        status = self.servers.result(self.client.status())
+        self.assertEqual((status["server_id"], status["role"]), (self.others[0], "follower"))
+        self.assertIn("role        follower", tables.status(status))
+        members = self.servers.result(self.client.members())["members"]
+        self.assertEqual([member["lag"] for member in members], [0, 0, 0])
+        self.assertEqual(len(tables.members(members)), 4)
+        self.assertEqual(tables.why(self.servers.result(self.client.why())["waiting_for"]), ["It waits for nothing."])
+
+    def test_each_change_is_made_by_the_leader_whoever_is_asked(self) -> None:
+        self.servers.result(self.client.add(["s4"]))
+        self.assertEqual(self.voters(), ("s1", "s2", "s3", "s4"))
+        self.servers.result(self.client.replace({"s4": "s5"}))
+        self.assertEqual(self.voters(), ("s1", "s2", "s3", "s5"))
+        self.servers.result(self.client.remove(["s5"]))
+        answer = self.servers.result(self.client.add(["s5"], learner=True))
+        self.assertEqual([member["role"] for member in answer["members"]], ["voter", "voter", "voter", "learner"])
+        self.servers.result(self.client.transfer(self.others[1]))
+        self.assertIs(self.cluster.leader(), self.cluster.node(self.others[1]))
+
+    def test_a_plan_changes_nothing(self) -> None:
+        found = self.servers.result(self.client.plan(add=["s4"], remove=[self.others[0]], learners=["s5"]))
+        self.assertEqual(found["after"]["quorum"], 2)
+        self.assertIn("s4: can be reached from the leader.", tables.plan(found))
+        self.assertEqual(self.voters(), ("s1", "s2", "s3"))
+
+    def test_a_change_whose_answer_was_lost_is_asked_for_again_and_made_once(self) -> None:
+        """M20."""
+        assert self.leader.raft is not None
+        client = AdminClient(Asker(self.servers, self.cluster.clock), [f"{each}:29998" for each in ("s1", "s2", "s3")])
+        self.servers.lose_answer_of = "/v1/members/add"
+        before = self.leader.raft.memberships.current_index
+        self.servers.result(client.add(["s4"]))
+        self.assertEqual(self.voters(), ("s1", "s2", "s3", "s4"))
+        entries = [
+            index
+            for index in range(before + 1, self.leader.raft.log.last_index + 1)
+            if self.leader.raft.memberships.at(index) != self.leader.raft.memberships.at(index - 1)
+        ]
+        self.assertEqual(len(entries), 3, "catching up, joint, settled: once")
+
+    def test_a_leader_that_dies_in_the_midst_is_followed_by_the_next_who_finishes_it(self) -> None:
+        """M15, M20."""
+        client = AdminClient(Asker(self.servers, self.cluster.clock), [f"{each}:29998" for each in ("s1", "s2", "s3")])
+        waiting = client.add(["s4"])
+        assert self.leader.raft is not None
+        raft = self.leader.raft
+        self.cluster.run_until(lambda: bool(raft.membership.outgoing) or bool(raft.membership.next_voters), 5)
+        self.cluster.crash(self.leader.settings.server_id)
+        answer = self.servers.result(waiting)
+        self.assertEqual([member["role"] for member in answer["members"]], ["voter"] * 4)
+
+    def test_the_progress_of_a_server_that_is_not_there_is_shown_until_it_is_given_up(self) -> None:
+        self.cluster.crash("s4")
+        error = self.servers.result(self.client.add(["s4"]))
+        self.assertEqual(error.code, "change_failed")
+        self.assertIn("s4 catches up: round 1 of at most 10", tables.progress(self.progress[0]))
