@@ -82,7 +82,8 @@ def cluster(size: int = 3, settings: str = "") -> Iterator[list[Server]]:
 def _start(parent: pathlib.Path, client_port: int, rpc_port: int, members: str, settings: str) -> Server:
     directory = parent / str(client_port)
     directory.mkdir()
-    lines = [f"servers={members}", f"rpc_port={rpc_port}", "interface=127.0.0.1", f"kv_port={client_port}", settings]
+    ports = [f"rpc_port={rpc_port}", f"kv_port={client_port}", "http_server_port=off"]
+    lines = [f"servers={members}", "interface=127.0.0.1", *ports, settings]
     (directory / "raft.conf").write_text("\n".join(lines) + "\n")
     with open(directory / "output", "wb") as output:
         process = subprocess.Popen(

@@ -18,7 +18,7 @@ LIMIT = 64
 def test_a_server_without_descriptors_stays_and_serves_again_when_there_are_some(tmp_path: pathlib.Path) -> None:
     """N09: more clients than descriptors neither end the server nor keep it from those whom it serves already."""
     kv_port, rpc_port = free_ports(2)
-    lines = [f"servers=127.0.0.1:{rpc_port}", f"rpc_port={rpc_port}", f"kv_port={kv_port}", ""]
+    lines = [f"servers=127.0.0.1:{rpc_port}", f"rpc_port={rpc_port}", f"kv_port={kv_port}", "http_server_port=off", ""]
     (tmp_path / "raft.conf").write_text("\n".join(lines))
     command = shlex.join([*TWISTD, "-n", "--pidfile=", "raftcore", "--config", "raft.conf"])
     with started(["bash", "-c", f"ulimit -n {LIMIT}; exec {command}"], tmp_path) as process:

@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "txraft.plugins": ("txraft.interfaces", "txraft.errors"),
     "txraft.config_syntax": ("txraft.errors",),
     "txraft.reference": ("txraft.config", "txraft.machines"),
-    "txraft.config": ("txraft.config_syntax", "txraft.errors"),
+    "txraft.config": ("txraft.config_syntax", "txraft.errors", "txraft.net.addresses"),
     "txraft.config_reading": ("txraft.config", "txraft.config_syntax", "txraft.errors", "txraft.net.addresses"),
     "txraft.server": ("txraft.node", "txraft.errors", "txraft.net.addresses"),
     "txraft.tap": ("txraft",),

@@ -136,7 +136,13 @@ def servers(tmp_path: pathlib.Path, stack: contextlib.ExitStack) -> list[Server]
     for client_port, rpc_port in zip(ports[:3], ports[3:], strict=True):
         directory = tmp_path / str(rpc_port)
         directory.mkdir()
-        lines = [f"servers={members}", f"rpc_port={rpc_port}", f"kv_port={client_port}", "log_segment_bytes=64 KiB"]
+        lines = [
+            f"servers={members}",
+            f"rpc_port={rpc_port}",
+            f"kv_port={client_port}",
+            "log_segment_bytes=64 KiB",
+            "http_server_port=off",
+        ]
         (directory / "raft.conf").write_text("\n".join([*lines, ""]))
         servers.append(Server(directory, client_port, rpc_port))
     for server in servers:

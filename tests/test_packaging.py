@@ -63,7 +63,10 @@ def new(tmp_path: pathlib.Path) -> Environment:
 @pytest.mark.process
 def test_a_wheel_serves_and_finds_a_third_partys_plugin(new: Environment) -> None:
     kv_port, rpc_port = free_ports(2)
-    line = command("pip install . && twistd") + f" --set kv_port={kv_port} --set rpc_port={rpc_port}"
+    line = (
+        command("pip install . && twistd")
+        + f" --set kv_port={kv_port} --set rpc_port={rpc_port} --set http_server_port=off"
+    )
     process = subprocess.Popen(["bash", "-c", line], cwd=new.checkout, env=new.environ(""), start_new_session=True)
     try:
         wait_until(lambda: ask(kv_port, "get nothing") == "OK null", "a leader", INSTALL_DEADLINE_S)

@@ -110,7 +110,9 @@ def test_one_server_answers_by_hand_and_to_redis_clients(shell: Shell, tmp_path:
     kv_port, rpc_port = free_ports(2)
     # Without pip, which test_packaging.py runs.
     line = command("pip install . && twistd").split(" && ")[1]
-    with started(shell(f"{line} --set kv_port={kv_port} --set rpc_port={rpc_port}"), tmp_path):
+    with started(
+        shell(f"{line} --set kv_port={kv_port} --set rpc_port={rpc_port} --set http_server_port=off"), tmp_path
+    ):
         wait_until(lambda: ask(kv_port, "get nothing") == "OK null", "a leader")
         typed, answered = conversation(transcript("telnet 127.0.0.1 8877"))
         assert typed[0] == "set greeting hello world"
@@ -144,7 +146,7 @@ def test_three_servers_go_on_without_their_leader(shell: Shell, tmp_path: pathli
 def test_the_counter_counts(shell: Shell, tmp_path: pathlib.Path) -> None:
     port, rpc_port = free_ports(2)
     line = command("twistd -n raftcore --config raft.conf --set state_machine=counter")
-    line += f" --set counter_port={port} --set rpc_port={rpc_port}"
+    line += f" --set counter_port={port} --set rpc_port={rpc_port} --set http_server_port=off"
     with started(shell(line), tmp_path, ROOT / "examples" / "counter"):
         wait_until(lambda: ask(port, "?") == "0", "a leader")
         typed, answered = conversation(transcript("telnet 127.0.0.1 8900"))

@@ -88,6 +88,24 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(code, 0)
         self.assertTrue(printed.startswith("txraft 0."))
 
+    def test_a_port_for_everybody_needs_a_token(self) -> None:
+        arguments = ["--config", str(self.config), "--check-config", "--set", "http_bind_ip=0.0.0.0"]
+        code, _ = self.ended(*arguments)
+        self.assertEqual(
+            code,
+            "--set http_bind_ip: http_bind_ip = 0.0.0.0 against admin_token_file = nothing: others than this machine "
+            "can connect, so there must be a token",
+        )
+        token = self.directory / "token"
+        self.config.write_text("servers=127.0.0.1\nadmin_token_file=token\n")
+        code, _ = self.ended(*arguments)
+        self.assertIn(f"{self.config}:2: admin_token_file: {token} cannot be read: No such file", str(code))
+        token.write_text("0123456789abcdef")
+        token.chmod(0o644)
+        self.assertIn("chmod 640", str(self.ended(*arguments)[0]))
+        token.chmod(0o600)
+        self.assertEqual(self.ended(*arguments)[0], 0)
+
     def test_making_the_service_has_no_side_effects(self) -> None:
         """A daemonising twistd forks afterwards: what was made before would be lost or shared."""
         options = Options()
@@ -109,12 +127,12 @@ class Server:
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
-        self.rpc_port, self.kv_port = free_ports(2)
+        self.rpc_port, self.kv_port, self.http_port = free_ports(3)
         self.data = directory / "raft-data"
         (directory / "raft.conf").write_bytes((ROOT / "raft.conf").read_bytes())
 
     def command(self, *settings: str, daemon: bool = False) -> list[str]:
-        ports = (f"rpc_port={self.rpc_port}", f"kv_port={self.kv_port}")
+        ports = (f"rpc_port={self.rpc_port}", f"kv_port={self.kv_port}", f"http_server_port={self.http_port}")
         overrides = [word for setting in (*ports, *settings) for word in ("--set", setting)]
         mode = ["--pidfile=pid", "--logfile=log"] if daemon else ["-n", "--pidfile="]
         return [*TWISTD, *mode, "raftcore", "--config", "raft.conf", *overrides]
@@ -158,9 +176,9 @@ def test_sigterm_loses_nothing_and_ends_as_twistd_ends_on_sigterm(server: Server
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("port", ["rpc_port", "kv_port"])
+@pytest.mark.parametrize("port", ["rpc_port", "kv_port", "http_server_port"])
 def test_a_port_in_use_is_one_line_and_nothing_is_created(server: Server, port: str) -> None:
-    number = getattr(server, port)
+    number = server.http_port if port == "http_server_port" else getattr(server, port)
     with occupied(number):
         error = server.problem()
     assert error.endswith(
@@ -186,7 +204,7 @@ def test_a_second_server_on_one_data_directory_is_refused(server: Server) -> Non
     with server.started():
         server.wait_for_leader()
         first_kv_port = server.kv_port
-        server.rpc_port, server.kv_port = free_ports(2)
+        server.rpc_port, server.kv_port, server.http_port = free_ports(3)
         error = server.problem()
         assert str(server.data) in error
         assert ask(first_kv_port, "get nothing") == "OK null"
@@ -228,6 +246,7 @@ def test_a_server_that_fails_ends_with_status_1_and_says_why(server: Server, tmp
     port = server.kv_port
     command = [*TWISTD, "-n", "--pidfile=", "raftcore", "--config", "raft.conf", "--set", f"rpc_port={server.rpc_port}"]
     command += ["--set", "state_machine=poisoned:plugin", "--set", f"counter_port={port}"]
+    command += ["--set", "http_server_port=off"]
     with started(command, tmp_path, ROOT / "examples" / "counter", tmp_path) as process:
         wait_until(lambda: ask(port, "?") == "0", "a leader")
         assert not ask(port, "1").isdigit()

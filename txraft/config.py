@@ -15,6 +15,7 @@ import attrs
 from txraft import config_syntax as syntax
 from txraft.config_syntax import Kind
 from txraft.errors import ConfigError
+from txraft.net.addresses import format_address, is_loopback, is_wildcard
 
 
 @attrs.frozen
@@ -107,9 +108,23 @@ class Config:
         syntax.MILLISECONDS, "70", "How long a leader waits for an answer to entries before it sends them again."
     )
     server_catch_up_rounds: int = _key(
-        syntax.whole("rounds", 1, 1000), "10", "Rounds of replication for an added server to catch up. Not used yet."
+        syntax.whole("rounds", 1, 1000), "10", "Rounds of replication in which a new server must have caught up."
     )
-    http_server_port: int = _key(syntax.PORT, "29998", "Port of the admin pages. Not used yet.")
+    http_server_port: int | None = _key(
+        syntax.PORT_OR_OFF, "29998", "Port of the admin HTTP: a page for people, and an API for programs under /v1."
+    )
+    http_bind_ip: str = _key(
+        syntax.ADDRESS,
+        "127.0.0.1",
+        "IP address to bind http_server_port on. Whoever can connect there may change the cluster, so any other than "
+        "a loopback address needs admin_token_file.",
+    )
+    admin_token_file: str | None = _key(
+        syntax.PATH,
+        None,
+        "A file that holds a word of 16 characters or more, which only its owner and group may read. If set, every "
+        "request to the admin HTTP must have it. A relative path starts at the directory of this file.",
+    )
     state_machine: str = _key(
         syntax.TEXT,
         "kv",
@@ -143,6 +158,14 @@ class Config:
     stop_timeout: int = _key(
         syntax.MILLISECONDS, "5000", "How long a server that is told to stop may finish what it has begun."
     )
+
+    @property
+    def admin_address(self) -> str:
+        """Where the other servers send operators, as host:port; empty if those would not reach this server there."""
+        if self.http_server_port is None or (is_loopback(self.http_bind_ip) and not is_loopback(self.interface)):
+            return ""
+        host = self.interface if is_wildcard(self.http_bind_ip) else self.http_bind_ip
+        return format_address(host, self.http_server_port)
 
     @property
     def cluster_id(self) -> str:

@@ -12,7 +12,7 @@ from txraft import config_syntax as syntax
 from txraft.config import KEYS, Config
 from txraft.config_syntax import Setting
 from txraft.errors import ConfigError
-from txraft.net.addresses import format_address, interface_address, parse_address
+from txraft.net.addresses import format_address, interface_address, is_loopback, parse_address
 
 ENVELOPE_BYTES = 4096
 """What a message may be longer than the commands in it, as these are counted."""
@@ -33,6 +33,11 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
         ("fsync", "accept_data_loss"),
         lambda config: config.fsync or config.accept_data_loss,
         "without fsync acknowledged writes can be lost; say accept_data_loss=yes if you mean it",
+    ),
+    (
+        ("http_bind_ip", "admin_token_file"),
+        lambda config: is_loopback(config.http_bind_ip) or config.admin_token_file is not None,
+        "others than this machine can connect, so there must be a token",
     ),
     (
         ("max_append_bytes", "max_message_bytes"),
@@ -155,6 +160,11 @@ def _resolve(values: dict[str, Any], path: str, found: Mapping[str, Setting], pr
     for key in ("log_file", "core_map_file"):
         values[key] = os.path.normpath(os.path.join(directory, values[key]))
 
+    if values["admin_token_file"] is not None:
+        token_file = os.path.join(os.path.dirname(os.path.abspath(path)), values["admin_token_file"])
+        values["admin_token_file"] = os.path.normpath(token_file)
+    attempt("http_bind_ip", lambda: ipaddress.ip_address(values["http_bind_ip"]))
+
     host = attempt("interface", lambda: interface_address(values["interface"]))
     if values["rpc_bind_ip"] is not None:
         attempt("rpc_bind_ip", lambda: ipaddress.ip_address(values["rpc_bind_ip"]))
@@ -189,4 +199,6 @@ def _where(keys: Iterable[str], found: Mapping[str, Setting], path: str) -> str:
 
 
 def _show(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "nothing" if value is None else str(value)

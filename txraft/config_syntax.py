@@ -148,6 +148,9 @@ def _parse_list(text: str) -> tuple[str, ...]:
 
 MILLISECONDS = whole("ms", 1, 3_600_000)
 PORT = whole("port number", 1, 65535)
+PORT_OR_OFF = Kind(
+    "port number, from 1 to 65535, or off", lambda text: None if text == "off" else _parse_whole(text, 1, 65535)
+)
 YES_NO = Kind("yes or no", _parse_yes_no)
 TEXT = Kind("text", _parse_text)
 NAME = Kind("1 to 64 of A-Z a-z 0-9 _ . -", _parse_name)

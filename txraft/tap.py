@@ -23,6 +23,9 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python import usage
 
 import txraft
+from txraft.admin.http_gate import Gate, read_token
+from txraft.admin.http_service import AdminService, host_names
+from txraft.admin.operations import Operations
 from txraft.config import Config
 from txraft.config_reading import load_config
 from txraft.errors import ConfigError
@@ -125,8 +128,10 @@ def makeService(options: Options) -> IService:
     try:
         machine = plugin.build(config.machine_options)
         rpc_port = ReservedPort(reactor, config.rpc_bind_ip, config.rpc_port)
-        node = make_node(config, machine, rpc_port, reactor)
+        transport = make_transport(config, rpc_port, reactor)
+        node = make_node(config, machine, transport, reactor)
         front_end: Any = plugin.service(node, machine, config.machine_options)
+        http_port, http = make_http(config, Operations(node, transport.probe), reactor)
     except ConfigError as error:
         raise SystemExit(str(config.located(error))) from None
     except ValueError as error:
@@ -134,7 +139,14 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"{config.file}: {error}") from None
     server = ServerService(reactor, node)
     # Stopped in the reverse order: no client is served by a node that is gone, and no link outlives its port.
-    for service, key in ((rpc_port, "rpc_port"), (node, "data_dir"), (front_end, f"{plugin.name}_port")):
+    parts = (
+        (rpc_port, "rpc_port"),
+        (http_port, "http_server_port"),
+        (node, "data_dir"),
+        (front_end, f"{plugin.name}_port"),
+        (http, "http_server_port"),
+    )
+    for service, key in parts:
         if service is not None:
             part = Part(config.places.get(key, ""))
             service.setServiceParent(part)
@@ -142,7 +154,35 @@ def makeService(options: Options) -> IService:
     return server
 
 
-def make_node(config: Config, machine: IStateMachine, rpc_port: ReservedPort, reactor: Any) -> RaftNode:
+def make_http(
+    config: Config, operations: Operations, reactor: Any
+) -> tuple[ReservedPort, AdminService] | tuple[None, None]:
+    """
+    The admin HTTP and its port; None if it is off.
+
+    @raise ConfigError: the token's file cannot be used.
+    """
+    if config.http_server_port is None:
+        return None, None
+    token = read_token(config.admin_token_file) if config.admin_token_file is not None else None
+    gate = Gate(host_names(config.server_id, config.admin_address), token)
+    port = ReservedPort(reactor, config.http_bind_ip, config.http_server_port)
+    return port, AdminService(reactor, operations, gate, port, config.admin_address)
+
+
+def make_transport(config: Config, rpc_port: ReservedPort, reactor: Any) -> PeerTransport:
+    """The links to the other servers, not yet started."""
+    return PeerTransport(
+        reactor=reactor,
+        listen_endpoint=rpc_port,
+        client_endpoint=client_endpoint(reactor, config.rpc_port),
+        max_message_bytes=config.max_message_bytes,
+        max_peer_queue_bytes=config.max_peer_queue_bytes,
+        rng=random.Random(),
+    )
+
+
+def make_node(config: Config, machine: IStateMachine, transport: PeerTransport, reactor: Any) -> RaftNode:
     """A node on this machine's disk, network and clock, not yet started."""
     store = LogStore(
         data_dir=config.data_dir,
@@ -156,14 +196,6 @@ def make_node(config: Config, machine: IStateMachine, rpc_port: ReservedPort, re
         writer=WriterThread(reactor),
         new_incarnation=lambda: secrets.randbits(63) + 1,
         monotonic=time.monotonic,
-    )
-    transport = PeerTransport(
-        reactor=reactor,
-        listen_endpoint=rpc_port,
-        client_endpoint=client_endpoint(reactor, config.rpc_port),
-        max_message_bytes=config.max_message_bytes,
-        max_peer_queue_bytes=config.max_peer_queue_bytes,
-        rng=random.Random(),
     )
     return RaftNode(
         settings=node_settings(config),

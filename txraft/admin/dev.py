@@ -105,7 +105,7 @@ def check_ports(servers: Sequence[Server]) -> None:
     @raise ValueError: somebody does.
     """
     for server in servers:
-        for port in (server.client_port, server.rpc_port):
+        for port in (server.client_port, server.rpc_port, server.http_port):
             try:
                 socket.create_server(("127.0.0.1", port)).close()
             except OSError as error:

@@ -76,7 +76,7 @@ class Peer:
         """Connect. The owner calls this once; from then on the link keeps itself up."""
         self._retry = None
         self._attempt = maybeDeferred(lambda: self._client_endpoint(self.server_id).connect(_Dialler(self)))
-        self._attempt.addTimeout(CONNECT_S, self.reactor, _give_up)
+        self._attempt.addTimeout(CONNECT_S, self.reactor, give_up)
         self._attempt.addErrback(self._not_connected)
 
     def retry_now(self) -> None:
@@ -155,7 +155,7 @@ class Peer:
             self._failures += 1
 
 
-def _give_up(result: object, timeout_s: float) -> NoReturn:
+def give_up(result: object, timeout_s: float) -> NoReturn:
     raise ConnectTimeout(f"no answer within {timeout_s:g} s")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -23,6 +23,7 @@ from txraft.net.accepting import Acceptor, Receive
 from txraft.net.dialling import Peer
 from txraft.net.handshake import Registry
 from txraft.net.journal import Journal
+from txraft.net.probing import probe
 
 
 @implementer(ITransport)
@@ -122,6 +123,14 @@ class PeerTransport:
         """ "connected", or in a few words why not."""
         peer = self._peers.get(server_id)
         return "not a peer" if peer is None else peer.status
+
+    def probe(self, server_id: str) -> Deferred[str]:
+        """Whether a server answers there that this one could talk to: "reachable", or why not. Never fails."""
+        peer = self._peers.get(server_id)
+        if peer is not None:
+            # Another connection of ours would take the place of the link.
+            return succeed("reachable" if peer.status == "connected" else peer.status)
+        return probe(server_id, self._reactor, self._client_endpoint, self._registry)
 
     def dropped_messages(self, server_id: str) -> int:
         """How many messages to that peer were dropped because they were too large or its link was full."""
