@@ -8,8 +8,6 @@ from twisted.internet.task import Clock
 
 from txraft.core.snapshot import SnapshotMeta
 from txraft.interfaces import Snapshot
-from txraft.storage.files import Syncs
-from txraft.storage.snapshot_directory import SnapshotDirectory
 from txraft.storage.snapshot_format import Encoder
 from txraft.storage.snapshots import SnapshotStore
 from txraft.testing.disk import FakeDisk
@@ -21,7 +19,7 @@ CHUNKS = [b"first", b"", b"x" * 3000, bytes(700)]
 
 def meta(last_index=7, last_term=2, **changes):
     fields = {
-        "cluster_id": "cluster",
+        "cluster_id": "c",
         "last_index": last_index,
         "last_term": last_term,
         "time_ms": 1000 + last_index,
@@ -54,8 +52,7 @@ class Server:
     def start(self):
         """A new process; the newest snapshot."""
         self.writer = FakeWriter(self.clock)
-        directory = SnapshotDirectory(self.disk, Syncs(self.disk, enabled=True), DIRECTORY, self.keep)
-        self.store = SnapshotStore(self.disk, directory, self.writer)
+        self.store = SnapshotStore(self.disk, DIRECTORY, self.keep, True, self.writer)
         return self.store.recover()
 
     def crash(self, keep="some"):

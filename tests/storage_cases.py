@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 
 from txraft.core.log import EntryKind, EntryRun
 from txraft.core.messages import HardState
+from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
 from txraft.testing.disk import FakeDisk
 from txraft.testing.writer import FakeWriter
@@ -15,6 +16,7 @@ from txraft.testing.writer import FakeWriter
 DATA_DIR = "/raft-data"
 LOG = DATA_DIR + "/log"
 STATE = DATA_DIR + "/core_map"
+SNAPSHOTS = DATA_DIR + "/snapshots"
 
 
 def run(first_index, commands, term=1, kind=EntryKind.COMMAND, time_ms=1000):
@@ -65,12 +67,12 @@ class Server:
         self.fsync = fsync
         self.incarnations = random.Random(seed + 1)
         self.clock = Clock()
-        self.store = self.writer = None
+        self.store = self.writer = self.snapshot_writer = None
         self.acknowledged = (HardState(), [])
 
     def make_store(self, server_id="s1", cluster_id="c"):
         """A new process's store, not open."""
-        self.writer = FakeWriter(self.clock)
+        self.writer, self.snapshot_writer = FakeWriter(self.clock), FakeWriter(self.clock)
         self.store = LogStore(
             data_dir=DATA_DIR,
             log_file=LOG,
@@ -83,6 +85,7 @@ class Server:
             writer=self.writer,
             new_incarnation=lambda: self.incarnations.getrandbits(64),
             monotonic=self.clock.seconds,
+            snapshots=SnapshotStore(self.disk, SNAPSHOTS, 2, self.fsync, self.snapshot_writer),
         )
         return self.store
 
@@ -116,6 +119,7 @@ class Server:
     def crash(self, keep="some"):
         if self.writer is not None:
             self.writer.crash()
+            self.snapshot_writer.crash()
         self.disk.crash(keep)
 
     def close(self):

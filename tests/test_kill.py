@@ -23,6 +23,7 @@ from txraft.core.log import EntryKind
 from txraft.machines.kv import KeyValueMachine
 from txraft.machines.kv_encoding import GET_PREFIX
 from txraft.storage.files import FileSystem
+from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
 from txraft.testing.writer import FakeWriter
 
@@ -73,6 +74,7 @@ class Server:
             writer=FakeWriter(Clock()),
             new_incarnation=lambda: 0,
             monotonic=lambda: 0.0,
+            snapshots=SnapshotStore(FileSystem(), str(data_dir / "snapshots"), 2, True, FakeWriter(Clock())),
         )
         machine = KeyValueMachine()
         for run in store.open().runs:

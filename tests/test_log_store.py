@@ -16,6 +16,7 @@ from txraft.core.messages import HardState
 from txraft.errors import StorageError
 from txraft.interfaces import ILogStore
 from txraft.storage.files import FileSystem, IFileSystem
+from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
 from txraft.storage.writer import IWriter
 from txraft.testing.disk import FakeDisk, Halted
@@ -261,6 +262,7 @@ def test_missing_directories_are_made_for_good(tmp_path):
         writer=FakeWriter(clock),
         new_incarnation=lambda: 1,
         monotonic=clock.seconds,
+        snapshots=SnapshotStore(FileSystem(), str(tmp_path / "e" / "f"), 2, True, FakeWriter(clock)),
     )
     store.open()
     done = store.write(HardState(1, "s1"), [run(1, "a")])

@@ -83,6 +83,15 @@ class Config:
     core_map_file: str = _key(
         syntax.PATH, "raft.state", "Term, vote and identity of this server. Relative to data_dir."
     )
+    snapshot_dir: str = _key(
+        syntax.PATH, "snapshots", "Directory of the snapshots of the state machine's state. Relative to data_dir."
+    )
+    snapshot_keep: int = _key(
+        syntax.whole("snapshots", 1, 1000),
+        "2",
+        "How many snapshots are kept. If the newest is damaged, the server starts from the one before, so the log is "
+        "kept from the oldest of them on.",
+    )
     log_segment_bytes: int = _key(syntax.size(4096), "8 MiB", "Size of one segment of the log.")
     fsync: bool = _key(
         syntax.YES_NO,

@@ -157,7 +157,7 @@ def _resolve(values: dict[str, Any], path: str, found: Mapping[str, Setting], pr
 
     directory = os.path.join(os.path.dirname(os.path.abspath(path)), values["data_dir"])
     values["data_dir"] = os.path.normpath(directory)
-    for key in ("log_file", "core_map_file"):
+    for key in ("log_file", "core_map_file", "snapshot_dir"):
         values[key] = os.path.normpath(os.path.join(directory, values[key]))
 
     if values["admin_token_file"] is not None:

@@ -171,9 +171,14 @@ class StorageStatus:
 class ILogStore(Interface):
     """The replicated log, term, vote and identity on disk. Nothing here is retried after a failure."""
 
+    snapshots = Attribute("The `ISnapshotStore` of the same data directory; of use after `open`.")
+
     def open() -> Recovered:
         """
         Lock the data directory, recover what is in it, or make a new one. Blocks.
+
+        Starts from the newest snapshot that is whole and intact, and from the log, which must reach back to it. A log
+        that does not agree with the snapshot is given up: it ends before, or is not what was committed.
 
         @raise txraft.errors.StorageError: it is locked, damaged, unwritable, or another server's.
         """
@@ -186,6 +191,24 @@ class ILogStore(Interface):
         thread, never while an earlier write is outstanding; encodes a run there if nobody has.
 
         @return: a Deferred of None, or of a `StorageError` after which the store must not be used.
+        """
+
+    def compact(first_index: int) -> Deferred[None]:
+        """
+        Give up what is in the log before `first_index`: by whole segments, and nothing behind the oldest snapshot that
+        is kept, so that each of them can be started from.
+
+        In order with the writes: what was handed to `write` before is written before.
+
+        @return: a Deferred of None, or of a `StorageError` after which the store must not be used.
+        """
+
+    def reset(meta: SnapshotMeta) -> Deferred[None]:
+        """
+        Give up the whole log: it goes on behind a snapshot, which is in `snapshots` and durable.
+
+        A crash at any point leaves the old log or none, and `open` does what was left to do: a log that does not agree
+        with the snapshot is given up. In order with the writes. See `compact`.
         """
 
     def join(cluster_id: str) -> None:

@@ -37,6 +37,7 @@ from txraft.node.settings import NodeSettings
 from txraft.plugins import find_state_machine, installed_state_machines
 from txraft.server import Part, ReservedPort, ServerService
 from txraft.storage.files import FileSystem
+from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
 from txraft.storage.writer import WriterThread
 
@@ -184,6 +185,7 @@ def make_transport(config: Config, rpc_port: ReservedPort, reactor: Any) -> Peer
 
 def make_node(config: Config, machine: IStateMachine, transport: PeerTransport, reactor: Any) -> RaftNode:
     """A node on this machine's disk, network and clock, not yet started."""
+    files = FileSystem()
     store = LogStore(
         data_dir=config.data_dir,
         log_file=config.log_file,
@@ -192,10 +194,13 @@ def make_node(config: Config, machine: IStateMachine, transport: PeerTransport, 
         cluster_id=config.cluster_id,
         segment_bytes=config.log_segment_bytes,
         fsync=config.fsync,
-        files=FileSystem(),
+        files=files,
         writer=WriterThread(reactor),
         new_incarnation=lambda: secrets.randbits(63) + 1,
         monotonic=time.monotonic,
+        snapshots=SnapshotStore(
+            files, config.snapshot_dir, config.snapshot_keep, config.fsync, WriterThread(reactor, "txraft-snapshots")
+        ),
     )
     return RaftNode(
         settings=node_settings(config),

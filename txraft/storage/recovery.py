@@ -6,6 +6,8 @@ What can be found, and what is done:
 - Zeros up to the end of the last segment: nothing was being written.
 - A last record of which a sector was never written: the server died while it wrote, so it has told nobody about it. It
   is cut, that is overwritten with zeros, and one log line says so.
+- A segment in which the log begins anew, behind others: a snapshot took their place, and the server died before it had
+  removed them. What is in them counts no more.
 - Anything else, such as a bad record with others behind it, one that is complete but wrong, a segment that is missing
   or at the wrong place: this may have been acknowledged, so nothing is touched, and the server does not start.
 """
@@ -54,6 +56,19 @@ class RecoveredLog:
     runs: list[EntryRun]
     segments: list[Segment]
     checksum: int
+    base_index: int
+    """Before the first entry."""
+
+    @property
+    def last_index(self) -> int:
+        return self.runs[-1].last_index if self.runs else self.base_index
+
+    def agrees(self, index: int, term: int) -> bool:
+        """Whether the log reaches to `index`, and the entry there, if it is in the log, has this term."""
+        for run in reversed(self.runs):
+            if run.first_index <= index:
+                return index <= self.last_index and run.term == term
+        return index == self.base_index
 
 
 def segment_path(log_path: str, sequence: int) -> str:
@@ -115,7 +130,7 @@ def replay(runs: list[EntryRun], base_index: int, new_runs: Sequence[EntryRun]) 
 
 
 class Recovery:
-    """Recovers one log, once. `first_index`: the log must reach back to this index."""
+    """Recovers one log, once. `first_index`: the log must reach back to this index; a snapshot holds what is before."""
 
     def __init__(self, files: IFileSystem, syncs: Syncs, log_path: str, log_id: int, first_index: int) -> None:
         self._files = files
@@ -126,6 +141,7 @@ class Recovery:
         self._runs: list[EntryRun] = []
         self._segments: list[Segment] = []
         self._checksum = 0
+        self._base_index = 0
 
     def run(self, sequences: Sequence[int]) -> RecoveredLog:
         """
@@ -137,7 +153,7 @@ class Recovery:
         """
         for sequence in sequences:
             self._recover_segment(sequence, is_last=sequence == sequences[-1])
-        return RecoveredLog(self._runs, self._segments, self._checksum)
+        return RecoveredLog(self._runs, self._segments, self._checksum, self._base_index)
 
     def _recover_segment(self, sequence: int, is_last: bool) -> None:
         path = segment_path(self._log_path, sequence)
@@ -145,6 +161,9 @@ class Recovery:
         segment = Segment(path, self._checked_header(path, sequence, data), size, 0)
         segment.last_index = segment.header.first_index - 1
         self._segments.append(segment)
+        if is_last and self._base_index >= self._first_index:
+            problem = f"the log begins at entry {self._base_index + 1}; those from {self._first_index} on are missing"
+            raise DamagedLog(self._segments[0].path, 0, problem, REMEDY)
         for payload in self._payloads(segment, data):
             self._replay(segment, payload)
         if is_last:
@@ -164,6 +183,9 @@ class Recovery:
             raise DamagedLog(path, 0, problem, REMEDY)
         if not self._segments:
             self._checksum = header.previous_checksum
+        if not self._segments or header.begins_anew:
+            self._runs.clear()
+            self._base_index = header.first_index - 1
         return header
 
     def _misplaced(self, header: SegmentHeader, sequence: int) -> str:
@@ -173,8 +195,6 @@ class Recovery:
         if header.sequence != sequence:
             return f"this is segment {header.sequence} under the name of segment {sequence}"
         if not self._segments:
-            if header.first_index > self._first_index:
-                return f"the log begins at entry {header.first_index}; those from {self._first_index} on are missing"
             return ""
         last = self._segments[-1]
         if sequence != last.header.sequence + 1:
@@ -200,7 +220,7 @@ class Recovery:
     def _replay(self, segment: Segment, payload: bytes) -> None:
         try:
             runs = codec.decode_record(payload)
-            replay(self._runs, self._segments[0].header.first_index - 1, runs)
+            replay(self._runs, self._base_index, runs)
         except (ProtocolError, ValueError) as error:
             raise self._damaged(segment, str(error)) from None
         segment.last_index = max(segment.last_index, *(run.last_index for run in runs))

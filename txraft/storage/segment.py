@@ -12,6 +12,7 @@ or not at all; a crash may leave any of the sectors of the write that was under 
     8        log id: the same in all segments of a log, and in no other log
     8        sequence: 1, 2, 3...
     8        first index of the first record
+    4        1: the log begins anew here, and what is in the segments before counts no more; else 0
     ...      zeros
     4        CRC32C of all of the above
 
@@ -48,7 +49,7 @@ RECORD_HEADER_BYTES = 16
 SEAL_BYTES = RECORD_HEADER_BYTES
 
 _MAGIC = b"txraftWL"
-_HEADER = struct.Struct("<8sIIQQQ")
+_HEADER = struct.Struct("<8sIIQQQI")
 _CHECKSUM = struct.Struct("<I")
 _RECORD_HEADER = struct.Struct("<IIII")
 _CHECKED = struct.Struct("<QQQIII")
@@ -74,11 +75,18 @@ class SegmentHeader:
     sequence: int
     first_index: int
     previous_checksum: int
+    begins_anew: bool = False
 
     def encode(self) -> bytes:
         """The first sector."""
         fields = _HEADER.pack(
-            _MAGIC, FORMAT_VERSION, self.previous_checksum, self.log_id, self.sequence, self.first_index
+            _MAGIC,
+            FORMAT_VERSION,
+            self.previous_checksum,
+            self.log_id,
+            self.sequence,
+            self.first_index,
+            self.begins_anew,
         )
         fields = fields.ljust(HEADER_BYTES - _CHECKSUM.size, b"\0")
         return fields + _CHECKSUM.pack(google_crc32c.value(fields))
@@ -95,12 +103,12 @@ class SegmentHeader:
         fields = sector[: -_CHECKSUM.size]
         if len(sector) < HEADER_BYTES or _CHECKSUM.unpack(sector[len(fields) :])[0] != google_crc32c.value(fields):
             raise BadHeader("no valid segment header")
-        magic, version, previous_checksum, log_id, sequence, first_index = _HEADER.unpack_from(fields)
+        magic, version, previous_checksum, log_id, sequence, first_index, anew = _HEADER.unpack_from(fields)
         if magic != _MAGIC:
             raise BadHeader("this is not a segment of a txraft log")
         if version != FORMAT_VERSION:
             raise OtherFormat(version)
-        return cls(log_id, sequence, first_index, previous_checksum)
+        return cls(log_id, sequence, first_index, previous_checksum, bool(anew))
 
 
 @attrs.frozen

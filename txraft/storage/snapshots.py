@@ -11,7 +11,7 @@ from zope.interface import implementer
 from txraft.core.snapshot import SnapshotMeta
 from txraft.errors import ProtocolError, StorageError
 from txraft.interfaces import IPartialSnapshot, ISnapshotReader, ISnapshotStore, ISnapshotWriter, Snapshot
-from txraft.storage.files import IFileSystem
+from txraft.storage.files import IFileSystem, Syncs
 from txraft.storage.snapshot_directory import PartialSnapshot, SnapshotDirectory
 from txraft.storage.snapshot_file import SnapshotFileReader, SnapshotFileWriter
 from txraft.storage.writer import IWriter
@@ -20,15 +20,18 @@ from txraft.storage.writer import IWriter
 @implementer(ISnapshotStore)
 class SnapshotStore:
     """
-    See `ISnapshotStore`.
+    See `ISnapshotStore`. `recover` blocks; after it, the disk is touched on the writer only.
 
-    @param directory: blocks, and is touched on `writer` only, once it is open.
+    @param path: the directory.
+    @param keep: how many snapshots are kept, at least 1.
+    @param fsync: see `LogStore`.
     @param writer: of its own, so that no write of the log waits for a snapshot's.
     """
 
-    def __init__(self, files: IFileSystem, directory: SnapshotDirectory, writer: IWriter) -> None:
+    def __init__(self, files: IFileSystem, path: str, keep: int, fsync: bool, writer: IWriter) -> None:
+        self.path = path
         self._files = files
-        self._directory = directory
+        self._directory = SnapshotDirectory(files, Syncs(files, fsync), path, keep)
         self._writer = writer
 
     @property

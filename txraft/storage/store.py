@@ -14,10 +14,12 @@ from zope.interface import implementer
 from txraft import codec
 from txraft.core.log import EntryRun
 from txraft.core.messages import HardState
-from txraft.errors import StorageError
-from txraft.interfaces import Identity, ILogStore, Recovered, StorageStatus
+from txraft.core.snapshot import SnapshotMeta
+from txraft.errors import DamagedLog, StorageError
+from txraft.interfaces import Identity, ILogStore, Recovered, Snapshot, StorageStatus
 from txraft.storage.files import IFileSystem, Syncs, directory_of
 from txraft.storage.recovery import REMEDY, find_segments, is_untouched, segment_path
+from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.state_file import VOTE_REMEDY, StateFile
 from txraft.storage.wal import WriteAheadLog
 from txraft.storage.writer import IWriter
@@ -33,6 +35,7 @@ class LogStore:
     @param data_dir: holds the lock. It and the directories of the other files are made if they are missing.
     @param log_file: the segments are `<log_file>.<sequence>`.
     @param segment_bytes: length of a segment of the log, unless one record needs more.
+    @param snapshots: not open; opened and closed here.
     @param fsync: False leaves out every sync, so that a crash of the machine may lose or damage anything.
     @param new_incarnation: a random number of at most 64 bits, for a new data directory.
     @param monotonic: seconds, for `status`.
@@ -51,7 +54,9 @@ class LogStore:
         writer: IWriter,
         new_incarnation: Callable[[], int],
         monotonic: Callable[[], float],
+        snapshots: SnapshotStore,
     ) -> None:
+        self.snapshots = snapshots
         self._data_dir = data_dir
         self._log_file = log_file
         self._segment_bytes = segment_bytes
@@ -76,7 +81,8 @@ class LogStore:
         """See `ILogStore`."""
         if not self._syncs.enabled:
             _log.warn("UNSAFE: fsync=no: what {path} holds may be lost in a crash", path=self._data_dir)
-        for path in (self._data_dir, directory_of(self._log_file), directory_of(self._state_file.path)):
+        state_dir = directory_of(self._state_file.path)
+        for path in (self._data_dir, directory_of(self._log_file), state_dir, self.snapshots.path):
             self._make_directory(path)
         self._lock = self._files.lock(os.path.join(self._data_dir, "lock"))
         try:
@@ -86,10 +92,11 @@ class LogStore:
             raise
         self._identity, self._hard_state = recovered.identity, recovered.hard_state
         _log.info(
-            "{path}: term {term}, last entry {last_index}, {segments} segments, server {server}",
+            "{path}: term {term}, snapshot at {snapshot}, log to {last_index}, {segments} segments, server {server}",
             path=self._data_dir,
             term=recovered.hard_state.term,
-            last_index=recovered.runs[-1].last_index if recovered.runs else 0,
+            last_index=recovered.runs[-1].last_index if recovered.runs else recovered.base_index,
+            snapshot=recovered.snapshot.meta.last_index if recovered.snapshot else 0,
             segments=len(self._wal.segments) if self._wal else 0,
             server=recovered.identity.server_id,
         )
@@ -108,29 +115,43 @@ class LogStore:
     def _recover(self) -> Recovered:
         state = self._state_file.read()
         sequences = find_segments(self._files, self._log_file)
+        snapshot = self.snapshots.recover()
         if state is None:
-            return self._start_new(sequences)
+            return self._start_new(sequences, snapshot)
         identity, hard_state = state
         self._check_identity(identity)
+        self._check_snapshot(identity, snapshot)
         if not sequences:
             raise StorageError(
                 f"{segment_path(self._log_file, 1)}: missing, but {self._state_file.path} shows that this server has "
                 f"had a log. {REMEDY}"
             )
-        runs = self._open_wal(identity).recover(first_index=1)
-        return Recovered(identity, hard_state, runs)
+        runs = self._recover_log(self._open_wal(identity), snapshot)
+        return Recovered(identity, hard_state, *_behind(snapshot, runs))
 
-    def _start_new(self, sequences: Sequence[int]) -> Recovered:
+    def _recover_log(self, wal: WriteAheadLog, snapshot: Snapshot | None) -> list[EntryRun]:
+        if snapshot is None:
+            first_index, previous_term = 1, None
+        else:
+            first_index, previous_term = snapshot.meta.last_index + 1, snapshot.meta.last_term
+        try:
+            return wal.recover(first_index, previous_term)
+        except DamagedLog as error:
+            if not self.snapshots.problem:
+                raise
+            # Perhaps what is missing is in that one.
+            raise StorageError(f"{error}. There was a newer snapshot, but {self.snapshots.problem}") from error
+
+    def _start_new(self, sequences: Sequence[int], snapshot: Snapshot | None) -> Recovered:
         """
         The log comes first, then the state file, which says that the first start was completed.
 
         So a crash between them leaves a log without a record: that one is made anew.
         """
-        if sequences and not is_untouched(self._files, self._log_file, sequences):
-            raise StorageError(
-                f"{self._state_file.path}: missing, but {segment_path(self._log_file, sequences[0])} is there. "
-                f"{VOTE_REMEDY}"
-            )
+        is_log = sequences and not is_untouched(self._files, self._log_file, sequences)
+        if is_log or snapshot is not None or self.snapshots.problem:
+            found = segment_path(self._log_file, sequences[0]) if is_log else f"a snapshot in {self.snapshots.path}"
+            raise StorageError(f"{self._state_file.path}: missing, but {found} is there. {VOTE_REMEDY}")
         for sequence in sequences:
             self._files.unlink(segment_path(self._log_file, sequence))
         identity, hard_state = self._new_identity(), HardState()
@@ -156,6 +177,13 @@ class LogStore:
                 f"{wanted.cluster_id!r}. Correct the configuration, or give this server a data directory of its own"
             )
 
+    def _check_snapshot(self, found: Identity, snapshot: Snapshot | None) -> None:
+        if snapshot is not None and found.cluster_id not in ("", snapshot.meta.cluster_id):
+            raise StorageError(
+                f"{self.snapshots.path}: a snapshot of cluster {snapshot.meta.cluster_id!r}, but this server belongs "
+                f"to cluster {found.cluster_id!r}. Give each server a directory of its own"
+            )
+
     # -- writing
 
     def write(self, hard_state: HardState | None, runs: Sequence[EntryRun]) -> Deferred[None]:
@@ -168,6 +196,22 @@ class LogStore:
         is_news, self._has_joined = hard_state is not None or self._has_joined, False
         return self._run(self._identity if is_news else None, runs)
 
+    def compact(self, first_index: int) -> Deferred[None]:
+        """See `ILogStore`."""
+        kept = self.snapshots.kept()
+        covered = kept[-1].meta.last_index + 1 if kept else 1
+        return self._on_writer(lambda wal: wal.release(min(first_index, covered)))
+
+    def reset(self, meta: SnapshotMeta) -> Deferred[None]:
+        """See `ILogStore`."""
+        return self._on_writer(lambda wal: wal.reset(meta.last_index + 1))
+
+    def _on_writer(self, job: Callable[[WriteAheadLog], None]) -> Deferred[None]:
+        return self._writer.run(self._attempt, job) if self._wal is not None else fail(self._not_open())
+
+    def _not_open(self) -> StorageError:
+        return StorageError(f"{self._data_dir}: not open")
+
     def join(self, cluster_id: str) -> None:
         """See `ILogStore`."""
         self._identity = attrs.evolve(self._identity, cluster_id=cluster_id)
@@ -175,21 +219,27 @@ class LogStore:
 
     def _run(self, identity: Identity | None, runs: Sequence[EntryRun]) -> Deferred[None]:
         if self._wal is None:
-            return fail(StorageError(f"{self._data_dir}: not open"))
+            return fail(self._not_open())
         self._write_started = self._monotonic()
-        done = self._writer.run(self._persist, identity, self._hard_state, runs, afterwards=self._prepare)
+        hard_state = self._hard_state
+
+        def persist(wal: WriteAheadLog) -> None:
+            """The state first, because entries of a term must never be there without the term."""
+            if identity is not None:
+                self._state_file.write(identity, hard_state)
+            if runs:
+                wal.append(runs)
+
+        done = self._writer.run(self._attempt, persist, afterwards=self._prepare)
         return done.addBoth(self._written)
 
-    def _persist(self, identity: Identity | None, hard_state: HardState, runs: Sequence[EntryRun]) -> None:
-        """On the writer: the state first, because entries of a term must never be there without the term."""
+    def _attempt(self, job: Callable[[WriteAheadLog], None]) -> None:
+        """On the writer: do it, unless something has failed before."""
         if self._failure is not None:
             raise StorageError(f"nothing is written after a failure, which was: {self._failure}")
         assert self._wal is not None
         try:
-            if identity is not None:
-                self._state_file.write(identity, hard_state)
-            if runs:
-                self._wal.append(runs)
+            job(self._wal)
         except Exception as error:
             self._failure = self._as_storage_error(error)
             raise self._failure from error
@@ -229,7 +279,8 @@ class LogStore:
         """See `ILogStore`."""
         if self._lock is None:
             return succeed(None)
-        return self._writer.stop().addBoth(lambda _: self._let_go())
+        stopped = self._writer.stop().addBoth(lambda _: self.snapshots.close())
+        return stopped.addBoth(lambda _: self._let_go())
 
     def _let_go(self) -> None:
         wal, lock = self._wal, self._lock
@@ -242,3 +293,16 @@ class LogStore:
         except StorageError as error:
             # All that was promised is durable, and the process's end will close what this could not.
             _log.warn("closing {path}: {error}", path=self._data_dir, error=error)
+
+
+def _behind(snapshot: Snapshot | None, runs: list[EntryRun]) -> tuple[list[EntryRun], Snapshot | None, int, int]:
+    """The last fields of `Recovered`, for a log that agrees with the snapshot."""
+    if snapshot is None:
+        return runs, None, 0, 0
+    meta = snapshot.meta
+    if not runs or runs[0].first_index > meta.last_index:
+        return runs, snapshot, meta.last_index, meta.last_term
+    # Nobody knows the term of the entry before the first one, so that one becomes what the log begins behind.
+    base, *later = runs
+    rest = [base.starting_at(base.first_index + 1)] if len(base.commands) > 1 else []
+    return [*rest, *later], snapshot, base.first_index, base.term

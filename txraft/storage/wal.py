@@ -64,10 +64,12 @@ class WriteAheadLog:
         unlink_if_there(self._files, self._syncs, self._spare_path)
         self._add_segment(1, self._next_index, needed=0)
 
-    def recover(self, first_index: int) -> list[EntryRun]:
+    def recover(self, first_index: int = 1, previous_term: int | None = None) -> list[EntryRun]:
         """
         The log, which must reach back to `first_index`; see `Recovery`. There must be a segment.
 
+        @param previous_term: the term of the entry before `first_index`, which a snapshot ends with; None if there is
+            no snapshot. A log that does not agree with that is given up.
         @raise txraft.errors.DamagedLog: the log is not all there. Nothing was changed.
         """
         unlink_if_there(self._files, self._syncs, self._spare_path)
@@ -75,7 +77,10 @@ class WriteAheadLog:
         recovered: RecoveredLog = recovery.run(find_segments(self._files, self._log_path))
         self.segments, self._checksum = recovered.segments, recovered.checksum
         self._handle = self._files.open(self.segments[-1].path)
-        self._next_index = recovered.runs[-1].last_index + 1 if recovered.runs else first_index
+        self._next_index = recovered.last_index + 1
+        if previous_term is not None and not recovered.agrees(first_index - 1, previous_term):
+            self.reset(first_index)
+            return []
         return recovered.runs
 
     def append(self, runs: Sequence[EntryRun]) -> None:
@@ -98,10 +103,10 @@ class WriteAheadLog:
         self._last_extent = extent
         self._next_index = runs[-1].last_index + 1
 
-    def _add_segment(self, sequence: int, first_index: int, needed: int) -> Segment:
+    def _add_segment(self, sequence: int, first_index: int, needed: int, begins_anew: bool = False) -> Segment:
         """Go on in a new segment, with room for a record of `needed` bytes."""
         size = max(self._segment_bytes, layout.HEADER_BYTES + needed + layout.SEAL_BYTES)
-        header = SegmentHeader(self._log_id, sequence, first_index, self._checksum)
+        header = SegmentHeader(self._log_id, sequence, first_index, self._checksum, begins_anew)
         segment = Segment(segment_path(self._log_path, sequence), header, size, first_index - 1)
         spare = self._filled_spare(size)
         self._files.pwrite(spare.handle, 0, header.encode())
@@ -160,7 +165,13 @@ class WriteAheadLog:
         Those entries must be in a snapshot, and committed. Oldest first, each for good before the next, so that a
         crash leaves no gap.
         """
-        while len(self.segments) > 1 and self.segments[0].last_index < first_index:
+        count = 0
+        while count < len(self.segments) - 1 and self.segments[count].last_index < first_index:
+            count += 1
+        self._release(count)
+
+    def _release(self, count: int) -> None:
+        for _ in range(count):
             segment = self.segments.pop(0)
             if self._spare is None and segment.size == self._segment_bytes:
                 self._files.rename(segment.path, self._spare_path)
@@ -168,6 +179,16 @@ class WriteAheadLog:
             else:
                 self._files.unlink(segment.path)
             self._syncs.directory_of(segment.path)
+
+    def reset(self, first_index: int) -> None:
+        """
+        Give up the whole log; it goes on with `first_index`, and what is before that is in a snapshot.
+
+        A crash in the midst leaves the old log or the new one.
+        """
+        self._add_segment(self.segments[-1].header.sequence + 1, first_index, needed=0, begins_anew=True)
+        self._next_index = first_index
+        self._release(len(self.segments) - 1)
 
     def close(self) -> None:
         """Let go of the files; what was appended is durable already."""

@@ -39,8 +39,9 @@ class WriterThread:
     Not the reactor's thread pool: that is shared, so a name lookup could hold up a write, and its jobs have no order.
     """
 
-    def __init__(self, reactor: IReactorFromThreads) -> None:
+    def __init__(self, reactor: IReactorFromThreads, name: str = "txraft-writer") -> None:
         self._reactor = reactor
+        self._name = name
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: Thread | None = None
 
@@ -61,7 +62,7 @@ class WriterThread:
         self._jobs.put(carry_out)
         if self._thread is None:
             # A daemon: a disk that never answers must not keep the process from ending.
-            self._thread = Thread(target=self._work, name="txraft-writer", daemon=True)
+            self._thread = Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
         return done
 

@@ -24,6 +24,7 @@ from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
 from txraft.node.restart import raft_from_disk
 from txraft.node.settings import NodeSettings
+from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
 from txraft.testing.clock import ProcessClock, SimulatedClock
 from txraft.testing.disk import FakeDisk
@@ -154,7 +155,7 @@ class Cluster:
         server.machine = self._make_machine(server.server_id)
         node = RaftNode(
             self._node_settings(server),
-            self._store(server, server.disk, server.writer),
+            self._store(server, server.disk, server.writer, FakeWriter(server.clock, lambda: server.disk_seconds())),
             server.transport,
             Witness(server.machine, server.server_id, self._digests, lambda: self._be_busy(server), self._judging),
             server.clock,
@@ -184,7 +185,7 @@ class Cluster:
             **self._settings,
         )
 
-    def _store(self, server: Server, disk: FakeDisk, writer: FakeWriter) -> LogStore:
+    def _store(self, server: Server, disk: FakeDisk, writer: FakeWriter, snapshot_writer: FakeWriter) -> LogStore:
         incarnations = self._split_rng()
         return LogStore(
             data_dir="/data",
@@ -198,6 +199,7 @@ class Cluster:
             writer=writer,
             new_incarnation=lambda: incarnations.getrandbits(64),
             monotonic=self.clock.seconds,
+            snapshots=SnapshotStore(disk, "/data/snapshots", keep=2, fsync=True, writer=snapshot_writer),
         )
 
     def _wall_ms(self) -> int:
@@ -254,7 +256,7 @@ class Cluster:
         server = self.servers[server_id]
         log = self._rafts[server_id].log
         settings = self._node_settings(server)
-        recovered = self._store(server, server.disk.copy(), FakeWriter(self.clock)).open()
+        recovered = self._store(server, server.disk.copy(), FakeWriter(self.clock), FakeWriter(self.clock)).open()
         found = raft_from_disk(settings, settings.for_core(), random.Random(0), recovered).log
         return found.term(log.durable_index) != log.term(log.durable_index)
 
