@@ -171,6 +171,15 @@ class TestInstall:
         assert not follower.snapshots.install(snapshot(9, 2))
         assert (follower.log.base_index, follower.commit_index) == (9, 9)
 
+    def test_the_leader_learns_that_an_older_one_was_not_needed(self):
+        """S09: it cannot find out by itself, having forgotten what it would have to compare."""
+        follower = make_server(term=3, voters="", log="1:a 2:b 2:c")
+        follower.step("2", append_entries(3, "3@2", leader_commit=3))
+        follower.step("2", append_entries(4))
+        assert sent(follower)[-1] == "2< AppendEntriesResponse term=4"
+        assert not follower.snapshots.install(snapshot(2, 2))
+        assert sent(follower) == ["2< AppendEntriesResponse term=4 match_index=2"]
+
     def test_term_and_vote_stay(self):
         """S04."""
         follower = make_server(term=3, voted_for="2")

@@ -92,6 +92,10 @@ class Stopped(Refusal):
     """This server has not started, is stopping, or has stopped; nothing was done."""
 
 
+class TransferFailed(TxraftError):
+    """A snapshot did not reach another server. Says why; it may be sent again."""
+
+
 class FatalError(TxraftError):
     """This server cannot keep its promises: it stops, and acknowledges nothing more."""
 

@@ -320,6 +320,21 @@ class IPartialSnapshot(Interface):
         """Let go of it, and keep what has come, so that `receive` goes on there. Never fails."""
 
 
+class ISnapshotTransfer(Interface):
+    """A snapshot on its way to another server."""
+
+    done = Attribute(
+        """
+        A Deferred of None: the receiver has the snapshot, has verified it and made it durable. It fails with
+        `TransferFailed` if the receiver does not want it, or gets nowhere. It never fires after `cancel`.
+        """
+    )
+    offset = Attribute("How many bytes of the file the receiver has.")
+
+    def cancel() -> None:
+        """Send no more of it."""
+
+
 class ITransport(Interface):
     """
     Messages to and from the other servers. They may be lost, and one that is too late is dropped: Raft resends.
@@ -327,12 +342,19 @@ class ITransport(Interface):
     From one sender they arrive in the order in which they were sent.
     """
 
-    def start(identity: Identity, receive: Callable[[str, Sequence[Message]], None]) -> None:
+    def start(
+        identity: Identity,
+        receive: Callable[[str, Sequence[Message]], None],
+        accept: Callable[[str, Snapshot], Deferred[IPartialSnapshot]],
+    ) -> None:
         """
         Begin to listen and to connect.
 
         @param receive: called with (sender_id, list of messages) on the reactor's thread, for links that have shaken
             hands only. It may raise `ProtocolError`, which closes that link.
+        @param accept: called with (sender_id, snapshot) when another server offers one: a Deferred of the place for
+            it, which is committed when all of it has come, and closed in any case. What these fail with, the sender is
+            told. It may raise `ProtocolError`, too.
         """
 
     def set_peers(server_ids: Sequence[str]) -> None:
@@ -354,6 +376,13 @@ class ITransport(Interface):
 
     def flush() -> None:
         """Hand everything queued to the network, one write per link."""
+
+    def send_snapshot(receiver_id: str, snapshot: Snapshot, reader: ISnapshotReader) -> ISnapshotTransfer:
+        """
+        Send a file on a connection of its own, so that no message waits behind it; not faster than is allowed.
+
+        It goes on after lost connections, with what the receiver lacks.
+        """
 
     def addresses(server_id: str) -> Addresses:
         """What that server said of itself last."""

@@ -71,6 +71,11 @@ class Follower(Role):
         # What is new is answered once, when it is durable; all else at once.
         self._must_answer |= not changed
 
+    def prove(self, index: int) -> None:
+        """Our logs are equal up to `index`, which is committed: the leader must learn that we have this."""
+        self.proved_index = max(self.proved_index, index)
+        self._must_answer = self.raft.has_news = True
+
     def on_timeout_now(self, sender: str, message: TimeoutNow) -> None:
         """The leader, and nobody else, may ask for an election; of a server that can win one."""
         if sender == self.leader_id and self.raft.is_voter:

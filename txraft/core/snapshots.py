@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from txraft.core.errors import InvalidMessage
+from txraft.core.follower import Follower
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership, MembershipHistory
 from txraft.core.snapshot import SnapshotMeta
@@ -65,18 +66,21 @@ class Snapshots:
             # A restart would find a log of a later term than its own.
             raise InvalidMessage(f"a snapshot of term {snapshot.last_term}, but this is term {raft.durable_state.term}")
         memberships = history_from(snapshot)
-        if snapshot.last_index <= raft.commit_index or isinstance(raft.role, Leader):
+        if isinstance(raft.role, Leader):
             return False
-        if raft.log.matches(snapshot.last_index, snapshot.last_term):
-            # So is all before it; and what is behind it may have been acknowledged.
+        is_here = snapshot.last_index <= raft.commit_index
+        # If its last entry is here, so is all before it; and what is behind it may have been acknowledged.
+        is_here = is_here or raft.log.matches(snapshot.last_index, snapshot.last_term)
+        if is_here:
             raft.commit_to(snapshot.last_index)
-            return False
-        raft.log.reset(snapshot.last_index, snapshot.last_term, snapshot.time_ms)
-        raft.void_write()
-        raft.memberships = memberships
-        raft.commit_index = raft.applied_index = snapshot.last_index
-        raft.has_news = True
-        return True
+        else:
+            raft.log.reset(snapshot.last_index, snapshot.last_term, snapshot.time_ms)
+            raft.void_write()
+            raft.memberships = memberships
+            raft.commit_index = raft.applied_index = snapshot.last_index
+        if isinstance(raft.role, Follower):
+            raft.role.prove(snapshot.last_index)
+        return not is_here
 
 
 def history_from(snapshot: SnapshotMeta) -> MembershipHistory:
