@@ -100,9 +100,12 @@ def find_target(servers: Sequence[str], config_path: str | None, token_path: str
     if config_path is not None:
         find = functools.cache(find_state_machine)
         config = load_config(config_path, (), lambda wanted: str(find(wanted).name))
-        host = getattr(config, "http_bind_ip", "127.0.0.1")
-        address = format_address(_loopback(host) if is_wildcard(host) else host, config.http_server_port)
-        found = found or (address,)
+        host = config.http_bind_ip
+        if config.http_server_port is not None:
+            address = format_address(_loopback(host) if is_wildcard(host) else host, config.http_server_port)
+            found = found or (address,)
+        elif not found:
+            raise ConfigError("http_server_port=off: that server has no admin HTTP to ask", config_path)
     return Target(found or (f"localhost:{DEFAULT_PORT}",), _read_token(token_path) if token_path else "")
 
 
