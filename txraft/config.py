@@ -134,6 +134,44 @@ class Config:
         "A file that holds a word of 16 characters or more, which only its owner and group may read. If set, every "
         "request to the admin HTTP must have it. A relative path starts at the directory of this file.",
     )
+    manhole_port: int | None = _key(
+        syntax.PORT_OR_OFF,
+        "off",
+        "Port of the manhole by telnet: a prompt for operators inside of the server. Needs manhole_password_file.",
+    )
+    manhole_bind_ip: str = _key(syntax.LOOPBACK_ADDRESS, "127.0.0.1", "IP address to bind manhole_port on.")
+    manhole_password_file: str | None = _key(
+        syntax.PATH,
+        None,
+        "Who may log in by telnet, with hashes of passwords; `raftctl manhole-password` writes it. Only its owner may "
+        "read it. Relative to the directory of this file.",
+    )
+    manhole_ssh_port: int | None = _key(
+        syntax.PORT_OR_OFF,
+        "off",
+        "Port of the manhole by ssh. Needs manhole_authorized_keys, and pip install 'txraft[ssh]'.",
+    )
+    manhole_ssh_bind_ip: str = _key(syntax.IP_ADDRESS, "127.0.0.1", "IP address to bind manhole_ssh_port on.")
+    manhole_host_key: str = _key(
+        syntax.PATH,
+        "manhole.key",
+        "The private key by which ssh clients recognise this server; made if absent. Relative to data_dir.",
+    )
+    manhole_authorized_keys: str | None = _key(
+        syntax.PATH,
+        None,
+        "The public keys of those who may log in by ssh, a line for each, as in OpenSSH's authorized_keys; the comment "
+        "says who it is. Relative to the directory of this file.",
+    )
+    manhole_mode: str = _key(
+        syntax.one_of("admin", "python"),
+        "admin",
+        "admin: the prompt takes a few verbs, see `help` there. python: it is Python inside of the server, with the "
+        "verbs; who can log in can do everything that the server's user can.",
+    )
+    manhole_max_connections: int = _key(
+        syntax.whole("connections", 1, 1000), "10", "The most connections at a time to each port of the manhole."
+    )
     state_machine: str = _key(
         syntax.TEXT,
         "kv",

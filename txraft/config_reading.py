@@ -17,6 +17,9 @@ from txraft.net.addresses import format_address, interface_address, is_loopback,
 ENVELOPE_BYTES = 4096
 """What a message may be longer than the commands in it, as these are counted."""
 
+_IN_DATA_DIR = ("log_file", "core_map_file", "snapshot_dir", "manhole_host_key")
+_BESIDE_THE_FILE = ("admin_token_file", "manhole_password_file", "manhole_authorized_keys")
+
 # Each rule between keys: the keys, the first of which is blamed, what must hold, and what to say if it does not.
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
     (
@@ -63,6 +66,16 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
         ("max_message_bytes", "max_peer_queue_bytes"),
         lambda config: config.max_message_bytes <= config.max_peer_queue_bytes,
         "must not be more, else a message could never be queued",
+    ),
+    (
+        ("manhole_port", "manhole_password_file"),
+        lambda config: config.manhole_port is None or config.manhole_password_file is not None,
+        "nobody can log in by telnet without it; raftctl manhole-password makes one",
+    ),
+    (
+        ("manhole_ssh_port", "manhole_authorized_keys"),
+        lambda config: config.manhole_ssh_port is None or config.manhole_authorized_keys is not None,
+        "nobody can log in by ssh without it",
     ),
 )
 
@@ -155,14 +168,13 @@ def _resolve(values: dict[str, Any], path: str, found: Mapping[str, Setting], pr
             problems.append(ConfigError(f"{key}: {error}", _where([key], found, path)))
             return None
 
-    directory = os.path.join(os.path.dirname(os.path.abspath(path)), values["data_dir"])
-    values["data_dir"] = os.path.normpath(directory)
-    for key in ("log_file", "core_map_file", "snapshot_dir"):
-        values[key] = os.path.normpath(os.path.join(directory, values[key]))
+    home = os.path.dirname(os.path.abspath(path))
+    data_dir = values["data_dir"] = os.path.normpath(os.path.join(home, values["data_dir"]))
+    for directory, keys in ((data_dir, _IN_DATA_DIR), (home, _BESIDE_THE_FILE)):
+        for key in keys:
+            if values[key] is not None:
+                values[key] = os.path.normpath(os.path.join(directory, values[key]))
 
-    if values["admin_token_file"] is not None:
-        token_file = os.path.join(os.path.dirname(os.path.abspath(path)), values["admin_token_file"])
-        values["admin_token_file"] = os.path.normpath(token_file)
     attempt("http_bind_ip", lambda: ipaddress.ip_address(values["http_bind_ip"]))
 
     host = attempt("interface", lambda: interface_address(values["interface"]))

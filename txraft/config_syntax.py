@@ -8,6 +8,7 @@ value do not count.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -146,6 +147,30 @@ def _parse_list(text: str) -> tuple[str, ...]:
     return parts
 
 
+def _parse_ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("expected an IP address") from None
+
+
+def _parse_loopback(text: str) -> str:
+    if not ipaddress.ip_address(_parse_ip(text)).is_loopback:
+        raise ValueError("expected a loopback address, 127.0.0.1 or ::1, as nothing is encrypted there")
+    return text
+
+
+def one_of(*words: str) -> Kind:
+    """One of these words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"expected {' or '.join(words)}")
+        return text
+
+    return Kind(" or ".join(words), parse)
+
+
 MILLISECONDS = whole("ms", 1, 3_600_000)
 PORT = whole("port number", 1, 65535)
 PORT_OR_OFF = Kind(
@@ -156,4 +181,6 @@ TEXT = Kind("text", _parse_text)
 NAME = Kind("1 to 64 of A-Z a-z 0-9 _ . -", _parse_name)
 PATH = Kind("path", _parse_text)
 ADDRESS = Kind("address", _parse_text)
+IP_ADDRESS = Kind("IP address", _parse_ip)
+LOOPBACK_ADDRESS = Kind("loopback IP address", _parse_loopback)
 ADDRESS_LIST = Kind("addresses, with commas between them", _parse_list)

@@ -17,9 +17,11 @@ from typing import Any
 
 import attrs
 from twisted import copyright
-from twisted.application.service import IService
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.threads import deferToThreadPool
 from twisted.python import usage
 
 import txraft
@@ -132,7 +134,9 @@ def makeService(options: Options) -> IService:
         transport = make_transport(config, rpc_port, reactor)
         node = make_node(config, machine, transport, reactor)
         front_end: Any = plugin.service(node, machine, config.machine_options)
-        http_port, http = make_http(config, Operations(node, transport.probe), reactor)
+        operations = Operations(node, transport.probe)
+        http_port, http = make_http(config, operations, reactor)
+        manholes = make_manholes(config, operations, reactor)
     except ConfigError as error:
         raise SystemExit(str(config.located(error))) from None
     except ValueError as error:
@@ -143,9 +147,11 @@ def makeService(options: Options) -> IService:
     parts = (
         (rpc_port, "rpc_port"),
         (http_port, "http_server_port"),
+        *((port, key) for port, _, key in manholes),
         (node, "data_dir"),
         (front_end, f"{plugin.name}_port"),
         (http, "http_server_port"),
+        *((manhole, key) for _, manhole, key in manholes),
     )
     for service, key in parts:
         if service is not None:
@@ -169,6 +175,32 @@ def make_http(
     gate = Gate(host_names(config.server_id, config.admin_address), token)
     port = ReservedPort(reactor, config.http_bind_ip, config.http_server_port)
     return port, AdminService(reactor, operations, gate, port, config.admin_address)
+
+
+def make_manholes(config: Config, operations: Operations, reactor: Any) -> list[tuple[ReservedPort, Service, str]]:
+    """
+    The ways into the manhole that `config` asks for, each with its port and the key that does; see `Manhole`.
+
+    @raise ConfigError: a file that it needs cannot be used.
+    """
+    if config.manhole_port is None and config.manhole_ssh_port is None:
+        return []
+    # Much is imported for it, which a server without it does not need.
+    from txraft.admin.manhole.service import Manhole
+
+    def run_in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
+
+    manhole = Manhole(operations, reactor, config.manhole_mode, config.manhole_max_connections)
+    found: list[tuple[ReservedPort, Service, str]] = []
+    if config.manhole_port is not None and config.manhole_password_file is not None:
+        port = ReservedPort(reactor, config.manhole_bind_ip, config.manhole_port)
+        found.append((port, manhole.by_telnet(port, config.manhole_password_file, run_in_thread), "manhole_port"))
+    if config.manhole_ssh_port is not None and config.manhole_authorized_keys is not None:
+        port = ReservedPort(reactor, config.manhole_ssh_bind_ip, config.manhole_ssh_port)
+        by_ssh = manhole.by_ssh(port, config.manhole_host_key, config.manhole_authorized_keys)
+        found.append((port, by_ssh, "manhole_ssh_port"))
+    return found
 
 
 def make_transport(config: Config, rpc_port: ReservedPort, reactor: Any) -> PeerTransport:

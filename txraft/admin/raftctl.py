@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from txraft.admin import changing, dev, show
+from txraft.admin.manhole import password_command as manhole_password
 from txraft.testing import command as simulate
 
 
@@ -34,6 +35,7 @@ COMMANDS = (
     Command("replace", "put new servers in the place of old ones", changing.add_arguments_of_replace, changing.replace),
     Command("transfer", "let another server lead", changing.add_arguments_of_transfer, changing.transfer),
     Command("dev", "run a cluster on this machine until Ctrl-C", dev.add_arguments, dev.run),
+    Command("manhole-password", "let a user log in by telnet", manhole_password.add_arguments, manhole_password.run),
     Command("simulate", "run simulated clusters under faults, and check them", simulate.add_arguments, simulate.run),
 )
 
