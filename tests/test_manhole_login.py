@@ -49,9 +49,7 @@ def test_the_same_password_has_another_hash_each_time():
 def test_a_file_that_others_may_read_or_write_is_refused_and_the_remedy_said(tmp_path, mode):
     path = password_file(tmp_path)
     os.chmod(path, mode)
-    assert problem(path) == (
-        f"manhole_password_file: {path} may be read or written by others than its owner: chmod go= {path}"
-    )
+    assert problem(path) == (f"manhole_password_file: {path} must not be read or written by others: chmod 600 {path}")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +166,7 @@ class TestGatekeeper:
         os.chmod(tmp_path / "passwords", 0o644)
         with log_texts() as texts:
             assert "nobody can log in" in str(self.attempt(gatekeeper, USER.encode(), PASSWORD)).lower()
-        assert any("may be read or written by others" in text for text in texts)
+        assert any("must not be read or written by others" in text for text in texts)
 
     def test_the_log_says_who_and_never_a_password(self, gatekeeper):
         """Nor what was typed for a user that there is not: it may be a password."""

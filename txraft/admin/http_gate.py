@@ -13,12 +13,11 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
-import os
-import stat
 
 import attrs
 from twisted.web.http import Request
 
+from txraft.admin.private_files import read_private
 from txraft.admin.problems import Forbidden, Unauthorized
 from txraft.errors import ConfigError
 from txraft.net.addresses import parse_address
@@ -34,14 +33,7 @@ def read_token(path: str) -> bytes:
 
     @raise ConfigError: it cannot be read, others may read it, or it is too short to be a secret.
     """
-    try:
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            token = file.read(4096).strip()
-    except OSError as error:
-        raise ConfigError(f"admin_token_file: {path} cannot be read: {error.strerror}") from None
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
-        raise ConfigError(f"admin_token_file: {path} must be readable by its owner and its group only: chmod 640")
+    token = read_private(path, "admin_token_file", forbidden=0o027).strip().encode()
     if len(token) < MIN_TOKEN_BYTES or not token.isascii() or len(token.split()) != 1:
         raise ConfigError(f"admin_token_file: {path} must hold one word of {MIN_TOKEN_BYTES} characters or more")
     return token

@@ -7,9 +7,9 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
+from txraft.admin.connections import Connections
 from txraft.admin.http_gate import Gate
 from txraft.admin.http_site import AdminSite, make_resource
 from txraft.admin.operations import Operations
@@ -18,55 +18,11 @@ from txraft.net.addresses import parse_address
 MAX_CONNECTIONS = 200
 """At a time; the next one is closed at once. A request that waits for a change holds one."""
 
-CLOSE_S = 1.0
-"""What is left to send may take this long at the end; then the connection is cut."""
-
 
 def host_names(server_id: str, admin_address: str) -> frozenset[str]:
     """The names by which this server is called, beside `localhost` and IP addresses."""
     hosts = [parse_address(address, None)[0] for address in (server_id, admin_address) if address]
     return frozenset([*hosts, socket.gethostname().lower()])
-
-
-class _Connections(WrappingFactory):
-    """Counts and ends the connections to a site."""
-
-    noisy = False
-
-    def __init__(self, site: AdminSite) -> None:
-        super().__init__(site)
-        self._all_gone: Deferred[None] | None = None
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        is_welcome = len(self.protocols) < MAX_CONNECTIONS and self._all_gone is None
-        return super().buildProtocol(addr) if is_welcome else None
-
-    def unregisterProtocol(self, p: ProtocolWrapper) -> None:
-        super().unregisterProtocol(p)
-        if self._all_gone is not None and not self.protocols:
-            self._all_gone.callback(None)
-
-    def finish(self, reactor: Any) -> Deferred[None]:
-        """Close all connections; fires when they are gone."""
-        gone: Deferred[None] = Deferred()
-        self._all_gone = gone
-        for protocol in list(self.protocols):
-            protocol.loseConnection()
-        if not self.protocols:
-            if not gone.called:
-                gone.callback(None)
-            return gone
-        cut = reactor.callLater(CLOSE_S, self._cut)
-
-        def forget(_: None) -> None:
-            if cut.active():
-                cut.cancel()
-
-        return gone.addCallback(forget)
-
-    def _cut(self) -> None:
-        for protocol in list(self.protocols):
-            protocol.abortConnection()
 
 
 class AdminService(Service):
@@ -83,7 +39,7 @@ class AdminService(Service):
         self._endpoint = endpoint
         self._admin_address = admin_address
         self._resource = make_resource(operations, gate)
-        self._connections = _Connections(AdminSite(self._resource, reactor))
+        self._connections = Connections(AdminSite(self._resource, reactor), MAX_CONNECTIONS)
         self._port: IListeningPort | None = None
 
     def startService(self) -> None:

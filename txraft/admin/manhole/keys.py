@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from txraft.admin.manhole.private_files import read_private, write_private
+from txraft.admin.private_files import read_private, write_private
 from txraft.errors import ConfigError
 
 _UNREADABLE = (BadKeyError, EncryptedKeyError, ValueError, IndexError, KeyError, TypeError)
@@ -42,7 +42,7 @@ def read_authorized_keys(path: str) -> list[AuthorizedKey]:
     @raise ConfigError: it cannot be read, others may write it, it has no key, or a line is none.
     """
     found = []
-    text = read_private(path, "manhole_authorized_keys", may_be_read=True)
+    text = read_private(path, "manhole_authorized_keys", forbidden=0o022)
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):

@@ -16,7 +16,7 @@ import secrets
 
 import attrs
 
-from txraft.admin.manhole.private_files import read_private, write_private
+from txraft.admin.private_files import read_private, write_private
 from txraft.errors import ConfigError
 
 USER = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -7,12 +7,11 @@ from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime, IStreamServerEndpoint
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
+from txraft.admin.connections import Connections
 from txraft.admin.manhole.conversation import User
 from txraft.admin.manhole.login import Gatekeeper, RunInThread
 from txraft.admin.manhole.passwords import read_passwords
@@ -46,7 +45,7 @@ class Manhole:
         def make_factory() -> Factory:
             return TelnetFactory(gatekeeper, self._make_terminal(Verbs(self.operations)), self.clock)
 
-        return ManholeService(port, make_factory, self.max_connections)
+        return ManholeService(port, make_factory, self.max_connections, self.clock)
 
     def by_ssh(self, port: IStreamServerEndpoint, host_key: str, authorized_keys: str) -> ManholeService:
         """
@@ -68,7 +67,7 @@ class Manhole:
             key = keys.read_host_key(host_key) or keys.make_host_key(host_key)
             return ssh.SSHFactory(key, authorized_keys, surroundings)
 
-        return ManholeService(port, make_factory, self.max_connections)
+        return ManholeService(port, make_factory, self.max_connections, self.clock)
 
     def _make_terminal(self, verbs: Verbs) -> MakeTerminal:
         def make(user: User) -> Any:
@@ -77,37 +76,21 @@ class Manhole:
         return make
 
 
-class BoundedFactory(WrappingFactory[ProtocolWrapper]):
-    """So many connections and no more; any other is closed at once."""
-
-    noisy = False
-
-    _log = Logger()
-
-    def __init__(self, wrapped: Factory, max_connections: int) -> None:
-        super().__init__(wrapped)
-        self._max_connections = max_connections
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        if len(self.protocols) >= self._max_connections:
-            self._log.warn("manhole: manhole_max_connections = {limit} reached", limit=self._max_connections)
-            return None
-        return super().buildProtocol(addr)
-
-    def close(self) -> None:
-        """Close every connection."""
-        for protocol in list(self.protocols):
-            protocol.loseConnection()
-
-
 class ManholeService(Service):
     """One way into the manhole. `make_factory` is called as the service starts, when the data directory is there."""
 
-    def __init__(self, port: IStreamServerEndpoint, make_factory: Callable[[], Factory], max_connections: int) -> None:
+    def __init__(
+        self,
+        port: IStreamServerEndpoint,
+        make_factory: Callable[[], Factory],
+        max_connections: int,
+        clock: IReactorTime,
+    ) -> None:
         self._port = port
         self._make_factory = make_factory
         self._max_connections = max_connections
-        self._factory: BoundedFactory | None = None
+        self._clock = clock
+        self._connections: Connections | None = None
         self._listening: IListeningPort | None = None
 
     def startService(self) -> None:
@@ -117,8 +100,8 @@ class ManholeService(Service):
         @raise ConfigError: a file cannot be used. @raise OSError: the host key cannot be written.
         """
         super().startService()
-        self._factory = BoundedFactory(self._make_factory(), self._max_connections)
-        self._port.listen(self._factory).addCallback(self._listens)
+        self._connections = Connections(self._make_factory(), self._max_connections)
+        self._port.listen(self._connections).addCallback(self._listens)
 
     def _listens(self, listening: IListeningPort) -> None:
         self._listening = listening
@@ -127,6 +110,6 @@ class ManholeService(Service):
         """Listen no more, and close what is open."""
         super().stopService()
         listening, self._listening = self._listening, None
-        if self._factory is not None:
-            self._factory.close()
-        return maybeDeferred(listening.stopListening if listening is not None else lambda: None)
+        if listening is None or self._connections is None:
+            return gatherResults([])
+        return gatherResults([maybeDeferred(listening.stopListening), self._connections.finish(self._clock)])

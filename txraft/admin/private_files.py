@@ -1,4 +1,4 @@
-"""Files that only the server's own user may read."""
+"""Files that are not for everybody: passwords, keys, tokens."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from txraft.errors import ConfigError
 _MAX_BYTES = 1 << 20
 
 
-def read_private(path: str, key: str, may_be_read: bool = False) -> str:
+def read_private(path: str, key: str, forbidden: int = 0o077) -> str:
     """
     The text of the file at `path`, which the configuration key `key` names.
 
-    @param may_be_read: others may read it; they may never write it.
-    @raise ConfigError: it cannot be read, is no text, or others than its owner may do with it what they must not.
+    @param forbidden: the bits that its mode must not have.
+    @raise ConfigError: it cannot be read, is no text, or others may do with it what they must not.
     """
-    forbidden, to_do = (0o022, "go-w") if may_be_read else (0o077, "go=")
     try:
         with open(path, "rb") as file:
             # Of the file that is open, not of what the name stands for a moment before or after.
@@ -27,11 +26,11 @@ def read_private(path: str, key: str, may_be_read: bool = False) -> str:
     except OSError as error:
         raise ConfigError(f"{key}: {path} cannot be read: {error.strerror}") from None
     if mode & forbidden:
-        done = "be written" if may_be_read else "be read or written"
-        raise ConfigError(f"{key}: {path} may {done} by others than its owner: chmod {to_do} {path}")
+        done = "read or written" if forbidden & 0o044 else "written"
+        raise ConfigError(f"{key}: {path} must not be {done} by others: chmod {0o666 & ~forbidden:o} {path}")
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{key}: {path} is longer than any such file")
     try:
-        if len(content) > _MAX_BYTES:
-            raise ConfigError(f"{key}: {path} is longer than any such file")
         return content.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{key}: {path} is not UTF-8 at byte {error.start}") from None
