@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pathlib
+import shutil
 from collections.abc import Iterator
 
 import pytest
+from processes import ROOT
+from readme import Shell, make_shell
 from twisted.logger import LogEvent, globalLogPublisher
 
 
@@ -23,3 +27,10 @@ def no_deferred_ends_in_an_error_that_nobody_handled() -> Iterator[None]:
     finally:
         globalLogPublisher.removeObserver(observe)
     assert not unhandled, unhandled
+
+
+@pytest.fixture
+def shell(tmp_path: pathlib.Path) -> Shell:
+    """Carries out the lines of README.md, in a directory that has raft.conf."""
+    shutil.copy(ROOT / "raft.conf", tmp_path)
+    return make_shell(tmp_path)

@@ -17,6 +17,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 DEADLINE_S = 60.0
 """How long to wait for what must happen; generous, since the machine may be busy."""
 TWISTD = (sys.executable, "-c", "import sys; from twisted.scripts.twistd import run; sys.exit(run())")
+RAFTCTL = (sys.executable, "-m", "txraft.admin.raftctl")
+RECONFIGURE = (sys.executable, "-m", "txraft.admin.reconfigure")
 
 
 # Below the range from which the system takes the ports of outgoing connections: one of those may take any port there at
@@ -99,11 +101,11 @@ def wait_until(condition: Callable[[], object], what: str, deadline_s: float = D
         time.sleep(0.05)
 
 
-def converse(port: int, lines: Sequence[str]) -> list[str]:
+def converse(port: int, lines: Sequence[str], host: str = "127.0.0.1") -> list[str]:
     """Send lines to a server, one after the other's answer. Empty if nobody listens or the connection breaks."""
     answers = []
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, connection.makefile("rb") as file:
+        with socket.create_connection((host, port), timeout=10) as connection, connection.makefile("rb") as file:
             for line in lines:
                 connection.sendall(line.encode() + b"\r\n")
                 answers.append(file.readline().decode().rstrip("\r\n"))
@@ -112,9 +114,9 @@ def converse(port: int, lines: Sequence[str]) -> list[str]:
     return answers
 
 
-def ask(port: int, line: str) -> str:
+def ask(port: int, line: str, host: str = "127.0.0.1") -> str:
     """The answer to one line; empty if there is none."""
-    return "".join(converse(port, [line]))
+    return "".join(converse(port, [line], host))
 
 
 def terminate(process: subprocess.Popen[bytes]) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
+import shlex
+from collections.abc import Callable
 
-from processes import ROOT
+from processes import RAFTCTL, RECONFIGURE, ROOT, TWISTD
 
 README = (ROOT / "README.md").read_text()
 
@@ -30,3 +33,16 @@ def transcript(start: str) -> list[str]:
     [found] = [block for block in blocks("console") if f"$ {start}" in block]
     below = found.split(f"$ {start}")[1].split("\n", 1)[1]
     return below.split("$ ")[0].splitlines()
+
+
+Shell = Callable[[str], list[str]]
+
+
+def make_shell(directory: pathlib.Path) -> Shell:
+    """Turns a line into a command in which twistd and our scripts are this checkout's, installed or not."""
+    (directory / "bin").mkdir()
+    for name, words in {"twistd": TWISTD, "raftctl": RAFTCTL, "reconfigure": RECONFIGURE}.items():
+        script = directory / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        script.chmod(0o755)
+    return lambda line: ["/bin/sh", "-c", f"PATH={shlex.quote(str(directory / 'bin'))}:$PATH; exec {line}"]

@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.core.change",
         "txraft.core.leader",
         "txraft.core.log",
+        "txraft.config",
         "txraft.config_reading",
         "txraft.errors",
         "txraft.net.addresses",

@@ -124,6 +124,14 @@ class TargetTests(SynchronousTestCase):
         self.assertEqual(find_target([A, B], config, None).servers, (A, B))
         self.assertEqual(find_target([], config, None).servers, ("127.0.0.1:1234",))
         self.assertEqual(find_target([], None, None).servers, ("localhost:29998",))
+        everywhere = self.write("raft.conf", "http_bind_ip=::\nadmin_token_file=token\n")
+        self.write("token", "a-secret-of-ours\n")
+        self.assertEqual(find_target([], everywhere, None), Target(("[::1]:29998",), "a-secret-of-ours"))
+
+    def test_a_server_without_admin_http_is_not_asked(self) -> None:
+        config = self.write("raft.conf", "http_server_port=off\n")
+        self.assertRaises(ConfigError, find_target, [], config, None)
+        self.assertEqual(find_target([A], config, None).servers, (A,))
 
     def test_a_raft_conf_that_cannot_be_used_says_where(self) -> None:
         config = self.write("raft.conf", "http_server_port=nowhere\n")

@@ -6,14 +6,11 @@ import os
 import pathlib
 import re
 import shlex
-import shutil
-import sys
-from collections.abc import Callable
 
 import pytest
 import redis
-from processes import ROOT, TWISTD, ask, converse, free_base_port, free_ports, run, started, wait_until
-from readme import blocks, command, commands, transcript
+from processes import ROOT, ask, converse, free_base_port, free_ports, run, started, wait_until
+from readme import Shell, blocks, command, commands, transcript
 from twisted.trial.unittest import SynchronousTestCase
 
 # Start of a command -> the file whose tests run it. `telnet` and `redis-cli` need not be installed: the tests send
@@ -37,6 +34,16 @@ RUN_BY = {
     "twistd -n raftcore --config raft.conf --set state_machine=counter": "test_readme.py",
     "twistd raftcore --config raft.conf --check-config": "test_readme.py",
     "twistd raftcore --list-state-machines": "test_readme.py",
+    "(umask 077; head": "test_readme_grow.py",
+    "raftctl add --plan": "test_readme_grow.py",
+    "raftctl add 10.0.0.2": "test_readme_grow.py",
+    "raftctl members": "test_readme_grow.py",
+    "raftctl transfer": "test_readme_grow.py",
+    "raftctl replace": "test_readme_grow.py",
+    "raftctl remove": "test_readme_grow.py",
+    "raftctl why": "test_readme_grow.py",
+    "raftctl status": "test_readme_grow.py",
+    "reconfigure -l": "test_readme_grow.py",
 }
 
 
@@ -58,24 +65,16 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_the_keys_that_it_names_exist(self) -> None:
         keys = (ROOT / "raft.conf").read_text()
-        for key in ("servers", "interface", "kv_interface", "stop_timeout", "fsync"):
+        for key in (
+            "servers",
+            "interface",
+            "kv_interface",
+            "http_bind_ip",
+            "admin_token_file",
+            "stop_timeout",
+            "fsync",
+        ):
             self.assertRegex(keys, rf"(?m)^#?{key}=")
-
-
-Shell = Callable[[str], list[str]]
-
-
-@pytest.fixture
-def shell(tmp_path: pathlib.Path) -> Shell:
-    """Turns a line into a command in which `twistd` and `raftctl` are this checkout's, installed or not."""
-    shutil.copy(ROOT / "raft.conf", tmp_path)
-    (tmp_path / "bin").mkdir()
-    scripts = {"twistd": TWISTD, "raftctl": (sys.executable, "-m", "txraft.admin.raftctl")}
-    for name, words in scripts.items():
-        script = tmp_path / "bin" / name
-        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-        script.chmod(0o755)
-    return lambda line: ["/bin/sh", "-c", f"PATH={shlex.quote(str(tmp_path / 'bin'))}:$PATH; exec {line}"]
 
 
 def conversation(lines: list[str]) -> tuple[list[str], list[str]]:

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from txraft.admin import tables
 from txraft.admin.asking import Answer, Asker, problem_in
 from txraft.admin.client import DEFAULT_PORT, AdminClient
+from txraft.config import Config
 from txraft.config_reading import load_config
 from txraft.errors import ConfigError, TxraftError
 from txraft.net.addresses import format_address, is_wildcard, parse_address
@@ -94,19 +95,23 @@ def find_target(servers: Sequence[str], config_path: str | None, token_path: str
     What the command line says of whom to ask.
 
     @raise ExceptionGroup: of `ConfigError`: raft.conf cannot be used.
-    @raise ConfigError: the file of the token cannot be used.
+    @raise ConfigError: the file of the token cannot be used, or that server has no admin HTTP.
     """
-    found = tuple(servers)
+    found, token_file = tuple(servers), token_path
     if config_path is not None:
         find = functools.cache(find_state_machine)
         config = load_config(config_path, (), lambda wanted: str(find(wanted).name))
-        host = config.http_bind_ip
-        if config.http_server_port is not None:
-            address = format_address(_loopback(host) if is_wildcard(host) else host, config.http_server_port)
-            found = found or (address,)
-        elif not found:
-            raise ConfigError("http_server_port=off: that server has no admin HTTP to ask", config_path)
-    return Target(found or (f"localhost:{DEFAULT_PORT}",), _read_token(token_path) if token_path else "")
+        found = found or (_address_in(config),)
+        token_file = token_path or config.admin_token_file
+    return Target(found or (f"localhost:{DEFAULT_PORT}",), _read_token(token_file) if token_file else "")
+
+
+def _address_in(config: Config) -> str:
+    """Where the server with that configuration is asked from its own machine."""
+    if config.http_server_port is None:
+        raise ConfigError("http_server_port is off: say with --server whom to ask", config.file)
+    host = config.http_bind_ip
+    return format_address(_loopback(host) if is_wildcard(host) else host, config.http_server_port)
 
 
 def _loopback(wildcard: str) -> str:
