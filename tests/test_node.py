@@ -351,7 +351,8 @@ class Status(SynchronousTestCase):
         cluster = Cluster(seed=1)
         cluster.start("s1")
         cluster.run(1)
-        self.assertIn("no answer from s2, s3", " ".join(cluster.node("s1").status().waiting_for))
+        [sentence] = cluster.node("s1").status().waiting_for
+        self.assertIn("votes refused by nobody, and no answer from s2, s3.", sentence)
         cluster.start("s2", "s3")
         leader = cluster.elect()
         others = [server_id for server_id in cluster.ids if server_id != leader.settings.server_id]
@@ -360,7 +361,7 @@ class Status(SynchronousTestCase):
         Outcome(leader.propose(b"x"))
         cluster.run(0.15)
         for other in others:
-            self.assertIn(f"{other}: it lacks 1 entries", " ".join(leader.status().waiting_for))
+            self.assertIn(f"Entry 3 is not committed yet: {other} has 2, ", " ".join(leader.status().waiting_for))
 
     def test_it_works_before_the_start_and_after_the_stop(self) -> None:
         cluster, node = started()

@@ -58,7 +58,7 @@ class AnswerTests(SynchronousTestCase):
         cluster, _ = operations(size=1, passive=1)
         text = "\n".join(tables.status(Operations(cluster.node("s2")).status()))
         self.assertIn("This server belongs to no cluster.", text)
-        self.assertIn("waits for\n  being added", text)
+        self.assertIn("must be asked to add it", text)
 
     def test_a_plan_shows_what_is_survived_before_and_after_and_who_cannot_be_reached(self) -> None:
         _, found = operations(size=1, passive=1)

@@ -59,7 +59,7 @@ def _page(status: Answer, members: list[Answer], log: Answer, query: dict[str, A
         tags.body(
             tags.h1(name),
             _facts(status),
-            [tags.p("waits for ", sentence, class_="why") for sentence in status["waiting_for"]],
+            [tags.p(sentence, class_="why") for sentence in status["waiting_for"]],
             tags.h2("Members"),
             _members(members),
             [tags.h2("Changes"), *map(_form, _FORMS)] if status["role"] == "leader" else "",

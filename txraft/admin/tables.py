@@ -86,7 +86,7 @@ def why(sentences: Sequence[str]) -> list[str]:
     """What a server waits for."""
     if not sentences:
         return ["It waits for nothing."]
-    return ["waits for", *(f"{GAP}{printable(sentence)}" for sentence in sentences)]
+    return [printable(sentence) for sentence in sentences]
 
 
 def plan(found: Answer) -> list[str]:

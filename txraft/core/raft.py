@@ -75,6 +75,8 @@ class Raft:
         self.has_news = True
         """A `ready` would answer with something that the last one did not. The owner clears it with each `ready`."""
         self.pre_vote_round = 0
+        self.lost_votes: dict[str, bool] = {}
+        """The answers in the last election that this server has lost, until a leader is known. Decides nothing."""
         self.confirmed_reads: list[tuple[int, int]] = []
         self.dropped_reads: list[int] = []
         self._outbox: list[tuple[str, Message]] = []
@@ -298,6 +300,8 @@ class Raft:
 
     def become_pre_candidate(self) -> None:
         self.pre_vote_round += 1
+        if self.leader_id is not None:
+            self.lost_votes = {}
         self._become(PreCandidate(self))
 
     def become_candidate(self, told_by_leader: bool = False) -> None:
@@ -311,6 +315,8 @@ class Raft:
     def _become(self, role: Role) -> None:
         if isinstance(self.role, Leader):
             self.dropped_reads += self.role.reads.drop()
+        if isinstance(self.role, PreCandidate | Candidate) and isinstance(role, Follower):
+            self.lost_votes = self.role.votes
         self.role = role
         self.has_news = True
         if isinstance(role, PreCandidate | Candidate | Leader):

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership
 from txraft.core.raft import Raft
 from txraft.interfaces import ITransport, StorageStatus
+from txraft.node.why import reasons
 
 if TYPE_CHECKING:
     from txraft.node.raft_node import RaftNode
@@ -96,7 +96,7 @@ def describe(node: RaftNode, storage: StorageStatus, transport: ITransport) -> N
         catching_up=tuple(_catching_up(raft, leader)) if leader else (),
         hand_over_to=leader.reconfiguration.hand_over_to if leader else None,
         storage=storage,
-        waiting_for=tuple(_waiting_for(node, raft, storage)),
+        waiting_for=tuple(reasons(node, raft, transport, storage)),
         failure=str(node.failure) if node.failure else "",
     )
 
@@ -139,38 +139,3 @@ def _kind(membership: Membership, server_id: str) -> str:
     if membership.is_voter(server_id):
         return "voter"
     return "catching up" if server_id in membership.next_voters else "learner"
-
-
-def _waiting_for(node: RaftNode, raft: Raft, storage: StorageStatus) -> list[str]:
-    sentences = []
-    if storage.write_seconds is not None:
-        sentences.append(f"the disk: a write is outstanding for {storage.write_seconds:.3f} s")
-    if not raft.membership.members:
-        sentences.append("being added: this server belongs to no cluster")
-    elif raft.server_id not in raft.membership.members:
-        sentences.append(f"being added again: entry {raft.memberships.current_index} has removed this server")
-    elif isinstance(raft.role, PreCandidate | Candidate):
-        sentences.append(_waiting_for_votes(raft, raft.role))
-    elif raft.leader_id is None:
-        sentences.append("a leader: none is known in this term")
-    if isinstance(raft.role, Leader) and raft.commit_index < raft.log.last_index:
-        sentences += _waiting_for_commit(node, raft, raft.role)
-    if raft.applied_index < min(raft.commit_index, raft.log.durable_index):
-        sentences.append(f"the state machine: entries {raft.applied_index + 1} to {raft.commit_index} are committed")
-    return sentences
-
-
-def _waiting_for_votes(raft: Raft, role: PreCandidate | Candidate) -> str:
-    voters = [server_id for server_id in raft.membership.members if raft.membership.is_voter(server_id)]
-    refused = [server_id for server_id in voters if role.votes.get(server_id) is False]
-    silent = [server_id for server_id in voters if server_id not in role.votes]
-    return f"votes: refused by {', '.join(refused) or 'nobody'}, no answer from {', '.join(silent) or 'nobody'}"
-
-
-def _waiting_for_commit(node: RaftNode, raft: Raft, role: Leader) -> list[str]:
-    return [
-        f"{server_id}: it lacks {raft.log.last_index - progress.match_index} entries and was heard from "
-        f"{progress.silent_ticks * node.settings.tick_s:.2f} s ago"
-        for server_id, progress in sorted(role.progress.items())
-        if progress.match_index < raft.log.last_index
-    ]

@@ -284,8 +284,12 @@ def _set_elapsed(raft: Raft, ticks: int) -> None:
 
 
 def _forget_time(raft: Raft) -> None:
-    """Of all clocks only one thing counts: whether a leader was heard of lately. And a cached slice is not state."""
+    """
+    Of all clocks only one thing counts: whether a leader was heard of lately. A cached slice is not state, nor is what
+    is remembered only to be told.
+    """
     role = raft.role
+    raft.lost_votes = {}
     raft.log._cached_slice = None
     if raft.write_age_ticks is not None:
         raft.write_age_ticks = 0

@@ -1,0 +1,173 @@
+"""What a server says it waits for, in each situation that an operator meets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from txraft.core.change import Change
+from txraft.node import RaftNode
+from txraft.testing.cluster import Cluster
+
+
+def why(node: RaftNode) -> str:
+    return " ".join(node.status().waiting_for)
+
+
+def ignore(deferred: Any) -> None:
+    deferred.addErrback(lambda failure: None)
+
+
+def started(size: int = 3, passive: int = 0, seed: int = 1) -> tuple[Cluster, RaftNode, list[str]]:
+    """A cluster with a leader, and the names of the others."""
+    cluster = Cluster(seed=seed, size=size, passive=passive)
+    cluster.start()
+    leader = cluster.elect()
+    cluster.run(1)
+    founders = cluster.ids[:size]
+    return cluster, leader, [server_id for server_id in founders if server_id != leader.settings.server_id]
+
+
+def test_a_cluster_in_which_all_is_well_waits_for_nothing():
+    cluster, _, _ = started()
+    assert [node.status().waiting_for for node in cluster.running()] == [(), (), ()]
+
+
+def test_who_is_cut_off_names_those_that_do_not_answer_and_why():
+    cluster, _, others = started()
+    victim = others[0]
+    for other in cluster.ids:
+        if other != victim:
+            cluster.network.cut(victim, other)
+            cluster.network.cut(other, victim)
+    silent = ", ".join(f"{other} (cut)" for other in cluster.ids if other != victim)
+    assert cluster.run_until(lambda: f"no answer from {silent}." in why(cluster.node(victim)), 5)
+    assert "No leader is known in term" in why(cluster.node(victim))
+
+
+def test_who_is_refused_names_those_that_refused_while_it_stands_and_after_it_was_not_elected():
+    """Its log is behind, and those who could lead never stand for election."""
+    cluster, leader, others = started()
+    behind, voter = others
+    cluster.crash(behind)
+    done: list[Any] = []
+    leader.propose(b"x").addCallback(done.append)
+    assert cluster.run_until(lambda: bool(done), 5)
+    cluster.crash(leader.settings.server_id)
+    hold_back(cluster.node(voter))
+    cluster.start(behind)
+    node = cluster.node(behind)
+    assert cluster.run_until(lambda: f"votes refused by {voter}" in why(node), 10), why(node)
+    assert f"no answer from {leader.settings.server_id}." in why(node)
+    cluster.start(leader.settings.server_id)
+    hold_back(cluster.node(leader.settings.server_id))
+    refused = ", ".join(sorted([voter, leader.settings.server_id]))
+    told = f"this server was not elected, with votes refused by {refused}, and no answer from nobody."
+    assert cluster.run_until(lambda: told in why(node), 10), why(node)
+    role = cluster.node(voter).raft.role
+    role.timeout_ticks = role.elapsed_ticks + 2
+    assert cluster.run_until(lambda: not why(node), 10)
+    assert node.raft.leader_id == voter
+
+
+def hold_back(node: RaftNode) -> None:
+    """It stands for no election."""
+    node.raft.election_timeout = lambda: 10**9
+    node.raft.role.timeout_ticks = 10**9
+
+
+def test_a_candidate_waits_for_its_own_disk():
+    cluster, leader, others = started()
+    for server_id in others:
+        cluster.servers[server_id].disk_seconds = lambda: 1e9
+    cluster.crash(leader.settings.server_id)
+    candidates = [cluster.node(server_id) for server_id in others]
+    assert cluster.run_until(lambda: any("from its own disk" in why(node) for node in candidates), 10)
+    cluster.run(1)
+    assert any("A disk write has been outstanding for " in why(node) for node in candidates)
+
+
+def test_a_leader_names_the_entries_and_who_lacks_them_since_when():
+    cluster, leader, others = started()
+    for other in others:
+        cluster.crash(other)
+    ignore(leader.propose(b"x"))
+    cluster.run(0.12)
+    for other in others:
+        assert f"Entry 3 is not committed yet: {other} has 2, was last heard from 0." in why(leader)
+
+
+def test_a_leader_names_its_own_disk():
+    cluster, leader, others = started()
+    cluster.servers[leader.settings.server_id].disk_seconds = lambda: 1e9
+    for other in others:
+        cluster.network.cut(leader.settings.server_id, other)
+    ignore(leader.propose(b"x"))
+    cluster.run(0.05)
+    assert "Entry 3 is not committed yet: this server's own disk has 2." in why(leader)
+
+
+def test_a_change_names_the_server_that_it_waits_for_with_its_round_and_index():
+    """M13."""
+    cluster, leader, _ = started(passive=1)
+    cluster.crash("s4")
+    ignore(leader.change_membership(Change(voters=("s4",))))
+    cluster.run(0.5)
+    goal = leader.status().catching_up[0].goal_index
+    waits = f"A change of the membership waits for s4 to catch up: in round 1 of 10 it has 0 of {goal} entries."
+    assert waits in why(leader)
+
+
+def test_a_joint_membership_names_both_majorities_that_must_agree():
+    cluster, leader, others = started()
+    for other in others:
+        cluster.network.cut(other, leader.settings.server_id)
+    ignore(leader.change_membership(Change(removed=(others[0],))))
+    cluster.run(0.05)
+    index = leader.raft.memberships.current_index
+    assert f"A change of the membership waits for entry {index}, on which a majority of s1, s2, s3 and one" in why(
+        leader
+    )
+
+
+def test_a_hand_over_names_who_is_waited_for():
+    cluster, leader, others = started()
+    cluster.crash(others[0])
+    ignore(leader.transfer_leadership(others[0]))
+    cluster.run(0.05)
+    assert f"The leadership is being handed over to {others[0]}, which lacks" in why(leader)
+
+
+def test_a_new_leader_says_that_it_has_committed_nothing_yet():
+    cluster = Cluster(seed=3)
+    cluster.start()
+    cluster.run_until(lambda: cluster.leader() is not None, 10)
+    leader = cluster.leader()
+    assert "This leader has committed nothing in its term yet" in why(leader)
+    cluster.run(1)
+    assert why(leader) == ""
+
+
+def test_passive_removed_learning_and_stopped_servers_say_what_they_are():
+    cluster, leader, others = started(passive=2)
+    assert "belongs to no cluster" in why(cluster.node("s4"))
+    ignore(leader.change_membership(Change(learners=("s5",), removed=(others[0],))))
+    cluster.run(2)
+    index = cluster.node(others[0]).raft.memberships.current_index
+    assert f"Entry {index} has removed this server" in why(cluster.node(others[0]))
+    for server_id in (leader.settings.server_id, others[1]):
+        cluster.crash(server_id)
+    cluster.run(5)
+    cluster.crash("s5")
+    cluster.start("s5")
+    assert "this server has no vote: it waits to hear from one" in why(cluster.node("s5"))
+    cluster.node("s4").stopService()
+    cluster.run(10)
+    assert why(cluster.node("s4")) == "This server is not running."
+
+
+def test_a_machine_that_is_slow_is_named():
+    cluster, leader, _ = started()
+    leader.raft.applied_index -= 1
+    assert "The state machine is behind: entry 2 is committed and not applied yet." in why(leader)
+    leader.raft.applied_index += 1
+    assert cluster.leader() is leader

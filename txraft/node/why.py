@@ -1,0 +1,137 @@
+"""What a server waits for, from its own state alone: a sentence for each thing that holds it up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txraft.core.candidate import Candidate, PreCandidate
+from txraft.core.leader import Leader
+from txraft.core.membership import Membership
+from txraft.core.progress import Progress, ReplicationState
+from txraft.core.raft import Raft
+from txraft.interfaces import ITransport, StorageStatus
+
+if TYPE_CHECKING:
+    from txraft.node.raft_node import RaftNode
+
+NOTABLE_WRITE_S = 0.1
+"""A write that takes no longer than this is what a server does all the time."""
+
+
+def reasons(node: RaftNode, raft: Raft, transport: ITransport, storage: StorageStatus) -> list[str]:
+    """A sentence for each thing that `node` waits for; none if nothing holds it up."""
+    if node.failure is not None:
+        return [f"This server has failed: {node.failure}."]
+    if not node.running:
+        return ["This server is not running."]
+    sentences = []
+    if storage.write_seconds is not None and storage.write_seconds >= NOTABLE_WRITE_S:
+        sentences.append(f"A disk write has been outstanding for {storage.write_seconds:.2f} s.")
+    if raft.server_id not in raft.membership.members:
+        sentences.append(_outside(raft))
+    elif raft.leader_id is None:
+        sentences.append(_without_leader(raft, transport))
+    elif isinstance(raft.role, Leader):
+        sentences += _leading(node, raft, raft.role, transport)
+    if raft.applied_index < min(raft.commit_index, raft.log.durable_index):
+        sentences.append(
+            f"The state machine is behind: {_entries(raft.applied_index + 1, raft.commit_index)} committed and not "
+            "applied yet."
+        )
+    return sentences
+
+
+def _outside(raft: Raft) -> str:
+    if not raft.membership.members:
+        return "This server belongs to no cluster: its leader must be asked to add it."
+    return (
+        f"Entry {raft.memberships.current_index} has removed this server from the cluster: it may be stopped, or added "
+        "again."
+    )
+
+
+def _without_leader(raft: Raft, transport: ITransport) -> str:
+    where = f"No leader is known in term {raft.term}"
+    if not raft.is_voter:
+        return f"{where}, and this server has no vote: it waits to hear from one."
+    is_standing = isinstance(raft.role, PreCandidate | Candidate)
+    votes = raft.lost_votes | (raft.role.votes if isinstance(raft.role, PreCandidate | Candidate) else {})
+    if not is_standing and not votes:
+        return f"{where}: this server stands for election if it hears from none."
+    others = [server_id for server_id in raft.membership.members if raft.membership.is_voter(server_id)]
+    refused = [server_id for server_id in others if votes.get(server_id) is False]
+    silent = [
+        f"{server_id}{_link(transport, server_id)}"
+        for server_id in others
+        if server_id not in votes and server_id != raft.server_id
+    ]
+    does = "stands for election" if is_standing else "was not elected"
+    if raft.server_id not in votes and isinstance(raft.role, Candidate):
+        silent.insert(0, "its own disk")
+    return (
+        f"{where}: this server {does}, with votes refused by {', '.join(refused) or 'nobody'}, and no answer from "
+        f"{', '.join(silent) or 'nobody'}."
+    )
+
+
+def _link(transport: ITransport, server_id: str) -> str:
+    """Why there is no connection, if there is none."""
+    status = transport.link_status(server_id)
+    return "" if status == "connected" else f" ({status})"
+
+
+def _leading(node: RaftNode, raft: Raft, leader: Leader, transport: ITransport) -> list[str]:
+    sentences = []
+    if raft.log.term(raft.commit_index) != raft.term:
+        sentences.append(
+            "This leader has committed nothing in its term yet: until then no read is answered, and no change is begun."
+        )
+    if raft.commit_index < raft.log.last_index:
+        sentences += _commit(node, raft, leader, transport)
+    if raft.membership.is_changing:
+        sentences += _change(raft, leader, transport)
+    heir = leader.reconfiguration.hand_over_to
+    if heir is not None:
+        lack = raft.log.last_index - leader.progress[heir].match_index if heir in leader.progress else 0
+        sentences.append(
+            f"The leadership is being handed over to {heir}{_link(transport, heir)}, which lacks {lack} entries: "
+            "proposals wait meanwhile."
+        )
+    return sentences
+
+
+def _entries(first: int, last: int) -> str:
+    return f"entry {first} is" if first == last else f"entries {first} to {last} are"
+
+
+def _commit(node: RaftNode, raft: Raft, leader: Leader, transport: ITransport) -> list[str]:
+    last = raft.log.last_index
+    what = f"{_entries(raft.commit_index + 1, last).capitalize()} not committed yet"
+    sentences = [
+        f"{what}: {server_id}{_link(transport, server_id)} has {progress.match_index}, was last heard from "
+        f"{progress.silent_ticks * node.settings.tick_s:.2f} s ago{_snapshot(progress)}."
+        for server_id, progress in sorted(leader.progress.items())
+        if raft.membership.is_voter(server_id) and progress.match_index < last
+    ]
+    if raft.log.durable_index < last:
+        sentences.append(f"{what}: this server's own disk has {raft.log.durable_index}.")
+    return sentences
+
+
+def _snapshot(progress: Progress) -> str:
+    return ", and waits for a snapshot to arrive" if progress.state is ReplicationState.SNAPSHOT else ""
+
+
+def _change(raft: Raft, leader: Leader, transport: ITransport) -> list[str]:
+    membership: Membership = raft.membership
+    if membership.outgoing:
+        return [
+            f"A change of the membership waits for entry {raft.memberships.current_index}, on which a majority of "
+            f"{', '.join(membership.outgoing)} and one of {', '.join(membership.voters)} must agree."
+        ]
+    return [
+        f"A change of the membership waits for {server_id}{_link(transport, server_id)} to catch up: in round "
+        f"{server.round} of {raft.settings.catch_up_rounds} it has {leader.progress[server_id].match_index} of "
+        f"{server.goal_index} entries{_snapshot(leader.progress[server_id])}."
+        for server_id, server in sorted(leader.reconfiguration.catching_up.items())
+    ]
