@@ -30,10 +30,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txraft.codec import PROTOCOL_VERSION, Hello, encode_hello
+from txraft.core.contact import Contact
 from txraft.core.messages import Message, RequestVote
 from txraft.framing import Splitter, frame
 from txraft.interfaces import Addresses, Identity
 from txraft.net.peers import PeerTransport
+
+EPOCH = "c.0.0000000e"
+"""Of cluster c."""
 
 HIGH_WATER_BYTES = 65536
 MAX_MESSAGE_BYTES = 100_000
@@ -213,7 +217,7 @@ class Server:
     """A transport, and what it received: one list for each call of `receive`."""
 
     def __init__(
-        self, network: Network, server_id: str, peers: str = "", cluster_id: str = "c", incarnation: int = 1
+        self, network: Network, server_id: str, peers: str = "", cluster_id: str = EPOCH, incarnation: int = 1
     ) -> None:
         self.network = network
         self.server_id = server_id
@@ -227,9 +231,9 @@ class Server:
             MAX_QUEUE_BYTES,
             random.Random(1),
         )
-        self.transport.set_peers(peers.split())
+        self.transport.set_peers([Contact(peer) for peer in peers.split()])
         self.transport.advertise(Addresses(f"{server_id}:client", f"{server_id}:admin"))
-        self.transport.start(Identity(cluster_id, server_id, incarnation), self._receive)
+        self.transport.start(Identity(cluster_id, server_id, incarnation), self._receive, lambda: None)
 
     def _receive(self, sender_id: str, messages: list[Message]) -> None:
         self.received.append((sender_id, messages))
@@ -249,7 +253,7 @@ class Server:
 class Caller(Protocol):
     """A connection to a server that is not made by a transport; what it hears is kept."""
 
-    def __init__(self, network: Network, server_id: str, host: str = "10.0.0.9") -> None:
+    def __init__(self, network: Network, server_id: str, host: str = "10.0.0.1") -> None:
         self.network = network
         self.heard = b""
         self.lost = False
@@ -296,7 +300,7 @@ def hello_frame(sender: str, receiver: str, **changes: Any) -> bytes:
     """A first frame that is accepted, apart from the changes."""
     fields = {
         "protocol_version": PROTOCOL_VERSION,
-        "cluster_id": "c",
+        "cluster_id": EPOCH,
         "server_id": sender,
         "receiver_id": receiver,
         "incarnation": 1,

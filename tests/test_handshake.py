@@ -7,13 +7,17 @@ import pytest
 
 from txraft._proto import raft_pb2
 from txraft.codec import PROTOCOL_VERSION, Hello, decode_hello, encode_hello
+from txraft.core.contact import Contact
 from txraft.framing import HEADER_BYTES
 from txraft.interfaces import Addresses, Identity
 from txraft.net.handshake import MAX_HELLO_BYTES, MAX_STRANGERS, Registry, quoted, refusal_of
 
-US = Identity("blue", "s1", 11)
+EPOCH = "blue.0.0000000b"
+US = Identity(EPOCH, "s1", 11)
+FOUNDER = Identity("blue", "s1", 11)
 PASSIVE = Identity("", "s1", 11)
-GOOD = Hello(PROTOCOL_VERSION, "blue", "s2", "s1", 22, "s2:8877", "s2:29998")
+GOOD = Hello(PROTOCOL_VERSION, EPOCH, "s2", "s1", 22, "s2:8877", "s2:29998")
+LOST = "'s2' has lost its data, or has another server's: remove it from the cluster and add it again"
 WRONG_IN_EVERYTHING = Hello(9, "red", "s9", "s7", 99)
 
 
@@ -24,16 +28,21 @@ WRONG_IN_EVERYTHING = Hello(9, "red", "s9", "s7", 99)
         ({"cluster_id": ""}, None),
         ({"protocol_version": 2}, "'s2' speaks protocol version 2, 's1' speaks 1"),
         ({"protocol_version": 0}, "'s2' speaks protocol version 0, 's1' speaks 1"),
-        ({"cluster_id": "red"}, "'s2' belongs to cluster 'red', 's1' to cluster 'blue'"),
+        ({"cluster_id": "red"}, f"'s2' belongs to cluster 'red', 's1' to cluster '{EPOCH}'"),
         ({"receiver_id": "s3"}, "'s2' calls 's3', but this is 's1'"),
         ({"receiver_id": ""}, "'s2' calls '', but this is 's1'"),
         ({"server_id": "s1"}, "another server calls itself 's1'"),
         ({"server_id": ""}, "another server calls itself ''"),
         ({"server_id": "s9"}, None),
         ({"server_id": "s9", "cluster_id": ""}, "'s9' is no member of this cluster, as far as 's1' knows"),
+        ({"server_id": "s9", "cluster_id": "blue"}, "'s9' is no member of this cluster, as far as 's1' knows"),
+        ({"incarnation": 23}, None),
+        ({"incarnation": 23, "cluster_id": "blue"}, LOST),
+        ({"incarnation": 23, "cluster_id": ""}, LOST),
         (
-            {"incarnation": 23},
-            "'s2' has lost its data since 's1' met it: remove it from the cluster and add it again",
+            {"cluster_id": "blue.0.0000000c"},
+            "'s2' belongs to cluster 'blue.0.0000000c', 's1' to cluster 'blue.0.0000000b', which are two of one name: "
+            "to make it a member, give it an empty data directory, take `servers` out of its raft.conf, and add it",
         ),
         ({"refusal": "no"}, None),
     ],
@@ -73,15 +82,15 @@ def test_a_server_accepts_every_other_of_its_cluster_whether_it_has_heard_of_it_
 def test_the_first_contact_teaches_the_incarnation_and_removal_forgets_it() -> None:
     """original 25: a wiped disk is told from the server that had been there."""
     registry = registry_of("s2")
-    wiped = attrs.evolve(GOOD, incarnation=23)
+    wiped = attrs.evolve(GOOD, cluster_id="blue", incarnation=23)
     assert registry.refusal_of(wiped) is None
     registry.learn(GOOD)
     assert registry.refusal_of(GOOD) is None
     assert "lost its data" in (registry.refusal_of(wiped) or "")
-    registry.set_peers(["s2", "s3"])
+    registry.set_peers([Contact("s2"), Contact("s3")])
     assert registry.refusal_of(wiped) is not None
-    registry.set_peers(["s3"])
-    registry.set_peers(["s2", "s3"])
+    registry.set_peers([Contact("s3")])
+    registry.set_peers([Contact("s2"), Contact("s3")])
     assert registry.refusal_of(wiped) is None
 
 
@@ -135,5 +144,5 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
 def registry_of(peers: str, us: Identity = US) -> Registry:
     registry = Registry()
     registry.us = us
-    registry.set_peers(peers.split())
+    registry.set_peers([Contact(peer) for peer in peers.split()])
     return registry

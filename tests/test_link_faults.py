@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txraft._proto import raft_pb2
 from txraft.codec import decode_hello, encode_message
+from txraft.core.contact import Contact
 from txraft.errors import ProtocolError
 from txraft.framing import Splitter, frame
 from txraft.net.accepting import MAX_UNSHAKEN
@@ -34,7 +35,7 @@ class Faults(SynchronousTestCase):
         self.assertTrue(caller.lost)
         self.assertEqual(len(lines), 1, lines)
         self.assertIn(why, lines[0])
-        self.assertIn("10.0.0.9", lines[0])
+        self.assertIn("10.0.0.1:5000", lines[0])
         self.two.received.clear()
         self.one.send("s2", vote(1))
         self.network.run()
@@ -60,7 +61,7 @@ class Faults(SynchronousTestCase):
             (hello_frame("s1", "s2", cluster_id="other"), "cluster 'other'"),
             (hello_frame("s1", "s3"), "calls 's3'"),
             (hello_frame("s9", "s2", cluster_id=""), "'s9' is no member"),
-            (hello_frame("s1", "s2", incarnation=2), "'s1' has lost its data"),
+            (hello_frame("s1", "s2", cluster_id="c", incarnation=2), "'s1' has lost its data"),
             (VOTE, "speaks protocol version"),
         ):
             (answer,) = self.assert_closed(hello, why).frames()
@@ -143,12 +144,12 @@ class Faults(SynchronousTestCase):
         """original 25"""
         self.two.transport.stop()
         self.network.run()
-        wiped = Server(self.network, "s2", "s1", incarnation=2)
+        wiped = Server(self.network, "s2", "s1", cluster_id="c", incarnation=2)
         self.network.advance(3)
         self.assertIn("'s2' has lost its data", self.one.transport.link_status("s2"))
         self.assertIn("'s2' has lost its data", wiped.transport.link_status("s1"))
         self.one.transport.set_peers([])
-        self.one.transport.set_peers(["s2"])
+        self.one.transport.set_peers([Contact("s2")])
         self.network.advance(3)
         self.assertEqual(self.one.transport.link_status("s2"), "connected")
 
@@ -197,7 +198,7 @@ class Replacement(SynchronousTestCase):
 
     def test_a_server_that_answers_under_another_peers_name_is_not_taken(self) -> None:
         """N11: it should have refused us; we do not rely on it."""
-        self.one.transport.set_peers(["s2", "s3"])
+        self.one.transport.set_peers([Contact("s2"), Contact("s3")])
         self.two.transport.stop()
         self.network.run()
         self.network.listening["s2"] = ImpostorFactory()
@@ -265,7 +266,7 @@ class Slowness(SynchronousTestCase):
     def test_an_answer_that_does_not_come_is_given_up_and_tried_again(self) -> None:
         """N12: a resolver or a server that never answers."""
         self.network.silent.add("s3")
-        self.one.transport.set_peers(["s2", "s3"])
+        self.one.transport.set_peers([Contact("s2"), Contact("s3")])
         self.network.advance(CONNECT_S, step=1)
         self.assertIn("cannot connect", self.one.transport.link_status("s3"))
         self.assertIn("no answer within 5 s", self.one.transport.link_status("s3"))
@@ -325,7 +326,7 @@ class Retries(SynchronousTestCase):
         with log_lines() as lines:
             self.network.advance(10)
             self.assertLessEqual(self.attempts(60), 2 * 60)
-        self.assertIn("'s1' belongs to cluster 'c'", one.transport.link_status("s2"))
+        self.assertIn("'s1' belongs to cluster 'c.0", one.transport.link_status("s2"))
         self.assertEqual(len([line for line in lines if "to s2" in line]), 1, lines)
 
     def test_a_link_that_does_not_last_is_retried_more_and_more_slowly(self) -> None:
@@ -371,7 +372,7 @@ class Retries(SynchronousTestCase):
             raise ValueError(f"{server_id!r} has no port")
 
         one.transport._client_endpoint = no_endpoint  # type: ignore[assignment]
-        one.transport.set_peers(["s2"])
+        one.transport.set_peers([Contact("s2")])
         self.assertEqual(one.transport.link_status("s2"), "cannot connect: 's2' has no port")
 
 

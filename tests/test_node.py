@@ -215,6 +215,9 @@ class Ends(SynchronousTestCase):
         for call in ("pwrite", "fdatasync"):
             for error in (errno.EIO, errno.ENOSPC):
                 cluster, node = started()
+                # Its first write says which cluster it belongs to.
+                Outcome(node.propose(b"w"))
+                cluster.run(0.1)
                 disk = cluster.servers["s1"].disk
                 disk.fail(call, error=error)
                 failed = Outcome(node.when_failed())
@@ -262,10 +265,10 @@ class Ends(SynchronousTestCase):
         self.assertEqual(good.value, 1)
         self.assertIsInstance(bad.value, OutcomeUnknown)
         self.assertIsInstance(failed.value, MachineError)
-        self.assertIn("raised ZeroDivisionError at entry 4", str(failed.value))
+        self.assertIn("raised ZeroDivisionError at entry 5", str(failed.value))
         self.assertNotIn("planted", str(bad.value), "what it says may hold a payload")
         self.assertTrue(isinstance(read.value, Stopped) or read.value == 1)
-        self.assertEqual(node.raft.applied_index if node.raft else 0, 3)
+        self.assertEqual(node.raft.applied_index if node.raft else 0, 4)
         [logged] = self.flushLoggedErrors(ZeroDivisionError)
         self.assertIn("in apply", logged.getTraceback())
 
@@ -278,7 +281,7 @@ class Ends(SynchronousTestCase):
         outcome = Outcome(node.propose_many([b"a", b"b"]))
         cluster.run(0.1)
         self.assertIsInstance(outcome.value, OutcomeUnknown)
-        self.assertIn("one result for each command at entries 3 to 4", str(node.failure))
+        self.assertIn("one result for each command at entries 4 to 5", str(node.failure))
         self.flushLoggedErrors(MachineError)
 
     def test_a_broken_invariant_stops_the_server(self) -> None:
@@ -340,9 +343,9 @@ class Status(SynchronousTestCase):
         Outcome(leader.propose(b"x"))
         cluster.run(1)
         status = leader.status()
-        self.assertEqual((status.role, status.commit_index, status.applied_index), ("leader", 3, 3))
+        self.assertEqual((status.role, status.commit_index, status.applied_index), ("leader", 4, 4))
         self.assertEqual(
-            [(m.server_id, m.match_index, m.lag) for m in status.members], [(s, 3, 0) for s in cluster.ids]
+            [(m.server_id, m.match_index, m.lag) for m in status.members], [(s, 4, 0) for s in cluster.ids]
         )
         self.assertEqual(status.waiting_for, ())
         self.assertFalse(status.storage.unsafe)

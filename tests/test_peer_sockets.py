@@ -16,6 +16,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
 
+from txraft.core.contact import Contact
 from txraft.core.log import EntryKind, EntryRun, LogSlice
 from txraft.core.messages import AppendEntries, Message
 from txraft.interfaces import Identity
@@ -46,8 +47,10 @@ class Server:
         )
 
     def start(self, peers: list[str]) -> None:
-        self.transport.set_peers(peers)
-        self.transport.start(Identity("c", self.address, 1), lambda sender, messages: self.received.extend(messages))
+        self.transport.set_peers([Contact(peer) for peer in peers])
+        self.transport.start(
+            Identity("c", self.address, 1), lambda sender, messages: self.received.extend(messages), lambda: None
+        )
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from txraft.codec import encode_message
+from txraft.core.contact import Contact
 from txraft.core.log import EntryKind, EntryRun, LogSlice
 from txraft.core.messages import AppendEntries
 from txraft.errors import ProtocolError
@@ -220,8 +221,8 @@ class Membership(SynchronousTestCase):
         self.assertEqual((one.received, two.received), ([], []))
         self.assertEqual(one.transport.link_status("s2"), "not a peer")
         self.assertEqual(two.transport.link_status("s1"), "not a peer")
-        two.transport.set_peers(["s1"])
-        one.transport.set_peers(["s2"])
+        two.transport.set_peers([Contact("s1")])
+        one.transport.set_peers([Contact("s2")])
         self.network.advance(2)
         self.assertEqual(two.transport.link_status("s1"), "connected")
 
@@ -230,13 +231,13 @@ class Membership(SynchronousTestCase):
         Server(self.network, "s2")
         self.network.run()
         self.assertEqual(self.network.attempts, [])
-        one.transport.set_peers(["s2"])
+        one.transport.set_peers([Contact("s2")])
         self.network.run()
         self.assertEqual(one.transport.link_status("s2"), "connected")
 
     def test_setting_the_same_peers_again_disturbs_nothing(self) -> None:
         one, two = pair(self.network)
-        one.transport.set_peers(["s2", "s1"])
+        one.transport.set_peers([Contact("s2"), Contact("s1")])
         one.send("s2", vote(1))
         self.network.run()
         self.assertEqual(two.terms(), [1])
@@ -340,7 +341,7 @@ class StartAndStop(SynchronousTestCase):
         self.assert_stopped(one)
         self.successResultOf(one.transport.stop())
         one.send("s2", vote(1))
-        one.transport.set_peers(["s2"])
+        one.transport.set_peers([Contact("s2")])
         self.assertEqual(one.transport.link_status("s2"), "not a peer")
 
 

@@ -49,6 +49,7 @@ class Hello:
     client_address: str = ""
     admin_address: str = ""
     refusal: str = ""
+    lost_data: bool = False
 
 
 def _parse(message_class: type[_T], payload: Payload) -> _T:

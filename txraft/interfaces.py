@@ -8,13 +8,14 @@ Twisted command in the environment may load it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
 
+from txraft.core.contact import Contact
 from txraft.core.log import EntryRun
 from txraft.core.messages import HardState, Message
 from txraft.core.snapshot import SnapshotMeta
@@ -346,6 +347,7 @@ class ITransport(Interface):
         identity: Identity,
         receive: Callable[[str, Sequence[Message]], None],
         accept: Callable[[str, Snapshot], Deferred[IPartialSnapshot]],
+        met: Callable[[], None],
     ) -> None:
         """
         Begin to listen and to connect.
@@ -355,11 +357,12 @@ class ITransport(Interface):
         @param accept: called with (sender_id, snapshot) when another server offers one: a Deferred of the place for
             it, which is committed when all of it has come, and closed in any case. What these fail with, the sender is
             told. It may raise `ProtocolError`, too.
+        @param met: called when hands were shaken, before anything is received there: `identities` may say more.
         """
 
-    def set_peers(server_ids: Sequence[str]) -> None:
+    def set_peers(peers: Sequence[Contact]) -> None:
         """
-        Keep a link to each of these.
+        Keep a link to each of these, who must be who they are said to be.
 
         Other servers of the cluster are answered as long as they keep a link to us: they may know of members that this
         server has not heard of yet.
@@ -386,6 +389,9 @@ class ITransport(Interface):
 
     def addresses(server_id: str) -> Addresses:
         """What that server said of itself last."""
+
+    def identities() -> Mapping[str, Identity]:
+        """Who those servers are with whom hands were shaken, as each of them said last."""
 
     def link_status(server_id: str) -> str:
         """ "connected", or in a few words why not."""

@@ -31,7 +31,7 @@ class EntryRun(_message.Message):
     def __init__(self, first_index: _Optional[int] = ..., term: _Optional[int] = ..., kind: _Optional[_Union[EntryKind, str]] = ..., time_ms: _Optional[int] = ..., data: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "cluster_id", "server_id", "receiver_id", "incarnation", "client_address", "admin_address", "refusal")
+    __slots__ = ("protocol_version", "cluster_id", "server_id", "receiver_id", "incarnation", "client_address", "admin_address", "refusal", "lost_data")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,7 @@ class Hello(_message.Message):
     CLIENT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     ADMIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    LOST_DATA_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     cluster_id: str
     server_id: str
@@ -48,7 +49,8 @@ class Hello(_message.Message):
     client_address: str
     admin_address: str
     refusal: str
-    def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., receiver_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., client_address: _Optional[str] = ..., admin_address: _Optional[str] = ..., refusal: _Optional[str] = ...) -> None: ...
+    lost_data: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., receiver_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., client_address: _Optional[str] = ..., admin_address: _Optional[str] = ..., refusal: _Optional[str] = ..., lost_data: bool = ...) -> None: ...
 
 class Envelope(_message.Message):
     __slots__ = ("group", "pre_vote", "pre_vote_response", "request_vote", "request_vote_response", "append_entries", "append_entries_response", "timeout_now")

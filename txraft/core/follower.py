@@ -42,7 +42,7 @@ class Follower(Role):
         self.elapsed_ticks += 1
         if self.elapsed_ticks < self.timeout_ticks:
             return
-        if self.raft.is_voter:
+        if self.raft.may_campaign:
             self.raft.become_pre_candidate()
         else:
             self.restart_timer()
@@ -78,7 +78,7 @@ class Follower(Role):
 
     def on_timeout_now(self, sender: str, message: TimeoutNow) -> None:
         """The leader, and nobody else, may ask for an election; of a server that can win one."""
-        if sender == self.leader_id and self.raft.is_voter:
+        if sender == self.leader_id and self.raft.may_campaign:
             self.raft.become_candidate(told_by_leader=True)
 
     def _note_round(self, round_: int) -> None:

@@ -22,7 +22,7 @@ from txraft.core.messages import (
     RequestVote,
     RequestVoteResponse,
 )
-from txraft.core.progress import ReplicationState
+from txraft.core.progress import Progress, ReplicationState
 from txraft.core.quorum import VoteResult, committed_index, vote_result
 from txraft.core.raft import Raft
 
@@ -126,7 +126,7 @@ class _Seen:
         self.role: object = None
         self.durable_term = 0
         self.lost_in_term = -1
-        self.matches: dict[str, int] = {}
+        self.matches: dict[str, tuple[Progress, int]] = {}
 
 
 class ClusterInvariants:
@@ -162,6 +162,13 @@ class ClusterInvariants:
         seen = self._seen[server_id]
         seen.raft = None
         seen.lost_in_term = max(other.term for other in self._seen.values())
+
+    def note_wipe(self, server_id: str) -> None:
+        """The disk of a server is gone: what it comes back with is a new server, of which nothing was promised."""
+        self.note_loss(server_id)
+        new = _Seen()
+        new.lost_in_term = self._seen[server_id].lost_in_term
+        self._seen[server_id] = new
 
     @property
     def last_loss_term(self) -> int:
@@ -290,10 +297,12 @@ class ClusterInvariants:
             held = self._holds(rafts.get(server_id), progress.match_index, seen)
             is_lost = raft.term <= self._seen[server_id].lost_in_term if server_id in self._seen else False
             require(held or is_lost, "match is ahead of the truth", raft.server_id, server_id, progress.match_index)
-            is_kept = progress.match_index >= seen.matches.get(server_id, 0)
+            # Whoever is replicated to again after a time as a stranger begins anew.
+            before, match_index = seen.matches.get(server_id, (progress, 0))
+            is_kept = progress is not before or progress.match_index >= match_index
             require(is_kept, "match goes back", raft.server_id, server_id, progress.match_index)
-        # Whoever is replicated to again after a time as a stranger begins anew.
-        seen.matches = {server_id: progress.match_index for server_id, progress in raft.leader().progress.items()}
+        progresses = raft.leader().progress.items()
+        seen.matches = {server_id: (progress, progress.match_index) for server_id, progress in progresses}
 
     @staticmethod
     def _holds(peer: Raft | None, index: int, leader: _Seen) -> bool:

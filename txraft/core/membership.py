@@ -6,10 +6,17 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _LISTS = ("voters", "outgoing", "learners", "next_voters", "next_learners")
 """The fields of a membership that are lists of servers."""
+
+_FACTS: dict[str, Callable[[object], bool]] = {
+    "incarnations": lambda value: type(value) is int and value > 0,
+    "addresses": lambda value: isinstance(value, str) and value != "",
+}
+"""The fields that say one thing each of some of those servers, and what such a thing is like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,10 @@ class Membership:
 
     `next_voters` and `next_learners` are empty except while a change waits for new servers to catch up: then they say
     what it leads to, and those of them that are nothing else yet are like learners. See `txraft.core.change`.
+
+    `incarnations` has (server id, number of its data directory) of the members for which that is known: no other data
+    directory is that member. `addresses` has (server id, host:port) of those that are not reached at their id. Both
+    are sorted.
     """
 
     cluster_id: str
@@ -30,6 +41,13 @@ class Membership:
     learners: tuple[str, ...] = ()
     next_voters: tuple[str, ...] = ()
     next_learners: tuple[str, ...] = ()
+    incarnations: tuple[tuple[str, int], ...] = ()
+    addresses: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def roles(self) -> tuple[tuple[str, ...], ...]:
+        """Who is what; what is known of each is left out."""
+        return tuple(getattr(self, name) for name in _LISTS)
 
     @property
     def is_changing(self) -> bool:
@@ -54,14 +72,23 @@ class Membership:
     @property
     def members(self) -> tuple[str, ...]:
         """Everybody that the log is replicated to, sorted."""
-        return tuple(sorted(set().union(*(getattr(self, name) for name in _LISTS))))
+        return tuple(sorted(set().union(*self.roles)))
 
     def is_voter(self, server_id: str) -> bool:
         return server_id in self.voters or server_id in self.outgoing
 
+    def incarnation(self, server_id: str) -> int:
+        """The number of that member's data directory; 0 if it is not known."""
+        return dict(self.incarnations).get(server_id, 0)
+
+    def address(self, server_id: str) -> str:
+        """Where that server is reached."""
+        return dict(self.addresses).get(server_id, server_id)
+
     def encode(self) -> bytes:
         """The data of a configuration entry: the same bytes on every server for the same membership."""
         fields: dict[str, object] = {name: sorted(getattr(self, name)) for name in _LISTS}
+        fields |= {name: dict(getattr(self, name)) for name in _FACTS}
         fields["cluster_id"] = self.cluster_id
         return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
@@ -75,9 +102,11 @@ class Membership:
         try:
             fields = json.loads(data)
             lists = {name: tuple(fields[name]) for name in _LISTS}
-            membership = cls(fields["cluster_id"], **lists)
+            facts = {name: tuple(sorted(fields[name].items())) for name in _FACTS}
+            membership = cls(fields["cluster_id"], **lists, **facts)
             is_text = all(isinstance(name, str) for name in (membership.cluster_id, *membership.members))
-            is_canonical = is_text and membership.encode() == data
+            is_known = all(is_one(value) for name, is_one in _FACTS.items() for _, value in facts[name])
+            is_canonical = is_text and is_known and membership.encode() == data
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a membership: {error!r}") from error
         if not is_canonical:

@@ -96,3 +96,6 @@ class TimeoutNow:
 Message = (
     PreVote | PreVoteResponse | RequestVote | RequestVoteResponse | AppendEntries | AppendEntriesResponse | TimeoutNow
 )
+
+ANSWERS = (PreVoteResponse, RequestVoteResponse, AppendEntriesResponse)
+"""What is counted, towards a quorum."""

@@ -9,7 +9,7 @@ message goes through `send`, and waits there until they are.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from txraft.core.candidate import Candidate, PreCandidate
@@ -56,6 +56,12 @@ class Raft:
         if hard_state.term < log.last_term:
             raise InvariantBroken(f"the log has term {log.last_term}, the stored term is {hard_state.term}")
         self.server_id = server_id
+        self.incarnation = 0
+        """The number of this server's data directory, set by the owner; 0 if identities are not looked at."""
+        self.is_founder = True
+        """Is one of those who make the first entry of the log by themselves; set likewise."""
+        self.incarnations: dict[str, int] = {}
+        """Of the servers with which hands were shaken, and of this one."""
         self.settings = settings
         self.rng = rng
         self.log = log
@@ -102,8 +108,23 @@ class Raft:
         return HardState(self.term, self.voted_for)
 
     @property
-    def is_voter(self) -> bool:
-        return self.membership.is_voter(self.server_id)
+    def is_disowned(self) -> bool:
+        """The member of this name is another data directory: what that has promised, this server knows nothing of."""
+        pinned = self.membership.incarnation(self.server_id)
+        return bool(pinned and self.incarnation) and pinned != self.incarnation
+
+    @property
+    def may_campaign(self) -> bool:
+        """
+        A voter may, if the log says that this data directory is that voter.
+
+        A server that catches up reads memberships of long ago on its way, in which another one may have had its name.
+        Only a founder may go without: at first the members are known by name alone.
+        """
+        if not self.membership.is_voter(self.server_id):
+            return False
+        pinned = self.membership.incarnation(self.server_id)
+        return pinned == self.incarnation or (not pinned and self.is_founder)
 
     def leader(self) -> Leader:
         """
@@ -123,6 +144,17 @@ class Raft:
         assert self.log.last_index == 0 and self.term <= 1, (self.log.last_index, self.term)
         self.term = 1
         self.append(EntryKind.CONFIGURATION, [membership.encode()], term=1, time_ms=0)
+
+    def introduce(self, incarnations: Mapping[str, int]) -> None:
+        """
+        These are the numbers of the others' data directories, as far as they are known now; nothing else counts.
+
+        A leader writes them into the log at once, so that nothing is committed by a server that nobody could tell from
+        another one in its place.
+        """
+        self.incarnations = {**incarnations, self.server_id: self.incarnation}
+        if isinstance(self.role, Leader):
+            self.role.reconfiguration.identify()
 
     def tick(self) -> None:
         """One tick has passed; a long pause is one tick, too."""
@@ -272,6 +304,7 @@ class Raft:
         """Grant if we would vote for it in that term, had it begun. Changes nothing here."""
         granted = (
             message.term > self.term
+            and not self.is_disowned
             and not self.hears_leader()
             and self.is_up_to_date(message.last_log_index, message.last_log_term)
         )
@@ -281,7 +314,7 @@ class Raft:
     def answer_request_vote(self, sender: str, message: RequestVote) -> None:
         """One vote a term, to a log that is up to date; the same candidate may ask again."""
         is_free = self.voted_for == sender or (self.voted_for is None and self.leader_id is None)
-        granted = is_free and self.is_up_to_date(message.last_log_index, message.last_log_term)
+        granted = is_free and not self.is_disowned and self.is_up_to_date(message.last_log_index, message.last_log_term)
         if granted:
             self.voted_for = sender
             if isinstance(self.role, Follower):

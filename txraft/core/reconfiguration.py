@@ -7,9 +7,11 @@ catching up and a hand-over, may be lost with the leadership: the next leader be
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from txraft.core import change as changes
+from txraft.core import cluster_id
 from txraft.core.change import Change, ChangeRefused, ChangeUnderWay
 from txraft.core.membership import Membership
 from txraft.core.messages import TimeoutNow
@@ -107,12 +109,28 @@ class Reconfiguration:
             raise ChangeUnderWay("this leader has not committed anything yet; ask again")
         if self.hand_over_to is not None:
             raise ChangeUnderWay(f"the leadership is being handed over to {self.hand_over_to}")
-        if raft.commit_index < raft.memberships.current_index and not raft.membership.is_changing:
+        if raft.memberships.at(raft.commit_index).roles != raft.membership.roles and not raft.membership.is_changing:
             raise ChangeUnderWay("the last change of the membership is not committed yet")
         return changes.begin(raft.membership, change)
 
     def _append(self, membership: Membership) -> None:
-        self._raft.leader().append_configuration(membership)
+        self._raft.leader().append_configuration(changes.identified(membership, self._raft.incarnations))
+
+    def identify(self) -> None:
+        """
+        Write down what has become known of who the members are; and in a new cluster, which one it is.
+
+        Nobody's role changes by this, so it may be done in the midst of a change.
+        """
+        raft = self._raft
+        if not raft.incarnation:
+            return
+        membership = changes.identified(raft.membership, raft.incarnations)
+        if not cluster_id.has_epoch(membership.cluster_id):
+            epoch = cluster_id.first_epoch(membership.cluster_id, raft.rng.getrandbits(32))
+            membership = dataclasses.replace(membership, cluster_id=epoch)
+        if membership != raft.membership:
+            self._append(membership)
 
     def take_over(self, progress: dict[str, Progress]) -> None:
         """A leadership begins: go on with what the last one had begun."""
@@ -121,16 +139,18 @@ class Reconfiguration:
             if server_id != self._raft.server_id:
                 progress.setdefault(server_id, Progress(self._raft.log.last_index + 1))
         self.membership_changed(progress)
+        self.identify()
 
     def membership_changed(self, progress: dict[str, Progress]) -> None:
         """Bring `progress` into line with the membership in force."""
         raft = self._raft
         membership = raft.membership
         members = {*membership.members} - {raft.server_id}
+        for server_id in members & self.departing.keys():
+            # Added again it may come with an empty disk: what is known of the one that left says nothing of it.
+            del self.departing[server_id], progress[server_id]
         for server_id in sorted(members - progress.keys()):
             progress[server_id] = Progress(raft.log.last_index + 1)
-        for server_id in members & self.departing.keys():
-            del self.departing[server_id]
         for server_id in progress.keys() - members - self.departing.keys():
             self.departing[server_id] = FAREWELL * raft.settings.max_election_ticks
         newcomers = {*changes.newcomers(membership)} - {raft.server_id}

@@ -10,7 +10,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import LogLevel
 
 from txraft.codec import Hello, decode_message
-from txraft.core.messages import Message
+from txraft.core.messages import ANSWERS, Message
 from txraft.net.handshake import MAX_STRANGERS, Registry, quoted
 from txraft.net.journal import Journal
 from txraft.net.links import Link, describe_address
@@ -58,10 +58,17 @@ class Acceptor(Factory):
         """Every connection that is not gone yet, oldest first."""
         return list(self._open)
 
-    def close_strangers(self) -> None:
-        """Close the links of those who are peers no more."""
-        for server_id in sorted({*self._links} - {*self._registry.peers}):
-            self._links[server_id].close("no member of this cluster any more")
+    def review_links(self) -> None:
+        """Close the links of those who are no peers, or with whom hands would not be shaken any more."""
+        for server_id, link in sorted(self._links.items()):
+            assert link.hello is not None
+            refusal = self._registry.refusal_of(link.hello)
+            if server_id not in self._registry.contacts:
+                link.close("no member of this cluster any more")
+            elif refusal is not None:
+                link.close(refusal)
+            elif server_id not in self._registry.incarnations:
+                self._registry.learn(link.hello)
 
     def opened(self, link: AcceptedLink) -> None:
         """
@@ -79,8 +86,9 @@ class Acceptor(Factory):
     def greet(self, link: AcceptedLink, hello: Hello) -> None:
         """Answer a hello: the link is accepted, or refused and closed."""
         del self._unshaken[link]
-        refusal = self._registry.refusal_of(hello)
-        link.transport.write(self._registry.hello_to(hello.server_id, refusal))
+        refusal = self._registry.refusal_of(hello) or self._is_there_twice(link, hello)
+        lost_data = refusal is not None and not self._registry.is_counted(hello.server_id, hello.incarnation)
+        link.transport.write(self._registry.hello_to(hello.server_id, refusal, lost_data))
         if refusal is not None:
             link.close(refusal)
             return
@@ -95,6 +103,31 @@ class Acceptor(Factory):
         self._registry.learn(hello)
         self._journal.say(link.name, "connected", link.where, LogLevel.info)
         self._arrived(hello.server_id)
+
+    def _is_there_twice(self, link: AcceptedLink, hello: Hello) -> str | None:
+        """
+        A refusal of a server that is connected already, from elsewhere: of two copies of one disk the first one counts.
+
+        One that has moved must wait until it is noticed that its old connection is dead; the kernel probes that.
+        """
+        other = self._links.get(hello.server_id)
+        if other is None or not other.is_up or other.host == link.host:
+            return None
+        speaker = quoted(hello.server_id)
+        return (
+            f"another server with the name and the data of {speaker} is connected from {other.host}: stop one of them"
+        )
+
+    def receive_of(self, hello: Hello, messages: list[Message]) -> None:
+        """
+        Hand on what a server has sent.
+
+        Of one with another data directory than the server of its name, as we know it, no answer counts: it has not
+        promised what that one has. But it may lead, if those who know better have elected it.
+        """
+        if not self._registry.is_counted(hello.server_id, hello.incarnation):
+            messages = [message for message in messages if not isinstance(message, ANSWERS)]
+        self.receive(hello.server_id, messages)
 
     def ended(self, link: AcceptedLink, reason: str) -> None:
         """Forget a connection that is gone."""
@@ -121,11 +154,12 @@ class AcceptedLink(Link):
         super().__init__(reactor)
         self._acceptor = acceptor
         self.name = ""
+        self.host = ""
         self.where = ""
 
     def opened(self) -> None:
         host, address = describe_address(self.transport.getPeer())
-        self.name, self.where = f"from {host}", f" ({address})"
+        self.host, self.name, self.where = host, f"from {host}", f" ({address})"
         self._acceptor.opened(self)
 
     def hello_received(self, hello: Hello) -> None:
@@ -138,7 +172,7 @@ class AcceptedLink(Link):
 
     def frames_received(self, frames: list[bytes]) -> None:
         assert self.hello is not None
-        self._acceptor.receive(self.hello.server_id, [decode_message(payload) for payload in frames])
+        self._acceptor.receive_of(self.hello, [decode_message(payload) for payload in frames])
 
     def ended(self, reason: str) -> None:
         self._acceptor.ended(self, reason)

@@ -46,6 +46,7 @@ class Peer:
     def __init__(
         self,
         server_id: str,
+        address: str,
         reactor: Any,
         client_endpoint: Callable[[str], IStreamClientEndpoint],
         registry: Registry,
@@ -55,6 +56,7 @@ class Peer:
         jitter: Callable[[], float],
     ) -> None:
         self.server_id = server_id
+        self.address = address
         self.reactor = reactor
         self.registry = registry
         self.status = "connecting"
@@ -75,7 +77,7 @@ class Peer:
     def dial(self) -> None:
         """Connect. The owner calls this once; from then on the link keeps itself up."""
         self._retry = None
-        self._attempt = maybeDeferred(lambda: self._client_endpoint(self.server_id).connect(_Dialler(self)))
+        self._attempt = maybeDeferred(lambda: self._client_endpoint(self.address).connect(_Dialler(self)))
         self._attempt.addTimeout(CONNECT_S, self.reactor, give_up)
         self._attempt.addErrback(self._not_connected)
 
@@ -102,6 +104,14 @@ class Peer:
         if self._link is not None and self._link.is_up:
             self._link.flush()
 
+    def review_link(self) -> None:
+        """End the link if hands would not be shaken any more."""
+        link = self._link
+        if link is not None and link.is_up and link.hello is not None:
+            refusal = self.registry.refusal_of(link.hello)
+            if refusal is not None:
+                link.close(refusal)
+
     def stop(self, reason: str) -> Deferred[None]:
         """Close the link and dial no more; fires when it is gone."""
         self._stopped = True
@@ -123,6 +133,7 @@ class Peer:
     def refusal_of(self, hello: Hello) -> str | None:
         """Why the server that answered is not the one we want; None if it is."""
         if hello.refusal:
+            self.registry.learn_refusal(hello)
             return f"refused there: {quoted(hello.refusal)}"
         refusal = self.registry.refusal_of(hello)
         if refusal is None and hello.server_id != self.server_id:

@@ -8,7 +8,7 @@ two connections, each with one direction of messages, and who a message is from 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint, I
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txraft.core.contact import Contact
 from txraft.core.messages import Message
 from txraft.interfaces import Addresses, Identity, ITransport
 from txraft.net.accepting import Acceptor, Receive
@@ -32,7 +33,7 @@ class PeerTransport:
     Links over stream endpoints.
 
     @param listen_endpoint: where the other servers reach us.
-    @param client_endpoint: how to reach a server by its id; asked again for each attempt.
+    @param client_endpoint: how to reach a server by its address; asked again for each attempt.
     @param max_message_bytes: a larger message is neither sent nor received.
     @param max_peer_queue_bytes: a link that is this far behind is sent nothing more until it has caught up.
     """
@@ -53,19 +54,21 @@ class PeerTransport:
         self._max_peer_queue_bytes = max_peer_queue_bytes
         self._rng = rng
         self._registry = Registry()
+        self._registry.when_disowned = self._review_links
         self._journal = Journal()
         self._acceptor: Acceptor | None = None
         self._port: IListeningPort | None = None
         self._peers: dict[str, Peer] = {}
         self._leaving: list[Deferred[None]] = []
 
-    def start(self, identity: Identity, receive: Receive) -> None:
+    def start(self, identity: Identity, receive: Receive, met: Callable[[], None]) -> None:
         """
-        Begin to listen and to connect.
+        Begin to listen and to connect; see `ITransport`.
 
         @raise CannotListenError: or whatever else the endpoint fails with; nothing was started.
         """
         self._registry.us = identity
+        self._registry.met = met
         self._journal.is_silent = False
         acceptor = Acceptor(
             self._reactor,
@@ -78,23 +81,33 @@ class PeerTransport:
         )
         self._port = _listen(self._listen_endpoint, acceptor)
         self._acceptor = acceptor
-        self.set_peers(self._registry.peers)
+        self.set_peers(tuple(self._registry.contacts.values()))
 
-    def set_peers(self, server_ids: Sequence[str]) -> None:
+    def set_peers(self, peers: Sequence[Contact]) -> None:
         """
         Keep a link to each of these, and else only to those that keep one to us.
 
-        This server's own id among them is passed over.
+        This server's own id among them is passed over. A link to an address that has changed is dialled anew.
         """
-        self._registry.set_peers(server_ids)
+        self._registry.set_peers(peers)
         if self._acceptor is None:
             return
-        self._acceptor.close_strangers()
-        for server_id in sorted({*self._peers} - {*self._registry.peers}):
-            self._let_go(self._peers.pop(server_id))
+        for server_id, peer in sorted(self._peers.items()):
+            if server_id not in self._registry.contacts:
+                self._let_go(self._peers.pop(server_id))
+            elif peer.address != self._registry.address(server_id):
+                self._let_go(self._peers.pop(server_id), f"it is at {self._registry.address(server_id)} now")
+        self._review_links()
         for server_id in self._registry.peers:
             if server_id not in self._peers:
                 self._add_peer(server_id)
+
+    def _review_links(self) -> None:
+        """What is known has changed: end the links that would not be made any more."""
+        if self._acceptor is not None:
+            self._acceptor.review_links()
+        for _, peer in sorted(self._peers.items()):
+            peer.review_link()
 
     def join(self, cluster_id: str) -> None:
         """See `ITransport`."""
@@ -118,6 +131,10 @@ class PeerTransport:
     def addresses(self, server_id: str) -> Addresses:
         """What that server said of itself last."""
         return self._registry.addresses(server_id)
+
+    def identities(self) -> Mapping[str, Identity]:
+        """See `ITransport`."""
+        return self._registry.identities
 
     def link_status(self, server_id: str) -> str:
         """ "connected", or in a few words why not."""
@@ -155,6 +172,7 @@ class PeerTransport:
     def _add_peer(self, server_id: str) -> None:
         peer = self._peers[server_id] = Peer(
             server_id,
+            self._registry.address(server_id),
             self._reactor,
             self._client_endpoint,
             self._registry,

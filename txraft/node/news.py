@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
+from txraft.core.contact import Contact
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership
 from txraft.core.raft import Raft
 from txraft.interfaces import ITransport
+from txraft.node.belonging import introduce
 
 _log = Logger()
 
@@ -19,7 +21,7 @@ class News:
         self._transport = transport
         self._role: tuple[object, ...] = ()
         self._membership_index = -1
-        self._peers: tuple[str, ...] | None = None
+        self._peers: tuple[Contact, ...] | None = None
         self._peers_key: tuple[object, ...] = ()
 
     def note(self, raft: Raft) -> None:
@@ -47,19 +49,25 @@ class News:
             if peers != self._peers:
                 self._peers = peers
                 self._transport.set_peers(peers)
+                introduce(raft, self._transport)
 
 
-def contacts(raft: Raft) -> tuple[str, ...]:
+def contacts(raft: Raft) -> tuple[Contact, ...]:
     """
     Whom this server talks to: the members; those before them, until the membership is committed; who leads, as it may
     have removed itself; and at a leader, those who are no members any more and must hear of it.
     """
-    contacts = {*raft.membership.members, raft.leader_id or raft.server_id}
+    now, before = raft.membership, raft.memberships.at(raft.memberships.current_index - 1)
+    server_ids = {*now.members, raft.leader_id or raft.server_id}
     if raft.commit_index < raft.memberships.current_index:
-        contacts |= {*raft.memberships.at(raft.memberships.current_index - 1).members}
+        server_ids |= {*before.members}
     if isinstance(raft.role, Leader):
-        contacts |= raft.role.progress.keys()
-    return tuple(sorted(contacts - {raft.server_id}))
+        server_ids |= raft.role.progress.keys()
+    known = {server_id: now if server_id in now.members else before for server_id in server_ids - {raft.server_id}}
+    return tuple(
+        Contact(server_id, known[server_id].address(server_id), known[server_id].incarnation(server_id))
+        for server_id in sorted(known)
+    )
 
 
 def sentence(membership: Membership) -> str:

@@ -29,6 +29,7 @@ from txraft.core.ready import Persist
 from txraft.errors import CommandTooLarge, FatalError, NotLeader, Overloaded, ProtocolError, Stopped
 from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport
 from txraft.node.applier import Applier
+from txraft.node.belonging import introduce, learned
 from txraft.node.news import News, contacts
 from txraft.node.restart import raft_from_disk
 from txraft.node.settings import NodeSettings
@@ -180,12 +181,11 @@ class RaftNode(Service):
         try:
             raft = raft_from_disk(self.settings, self._core_settings, self._rng, recovered)
             self._transport.set_peers(contacts(raft))
-            self._transport.start(recovered.identity, self._receive)
+            self._transport.start(recovered.identity, self._receive, self._met)
         except Exception:
             self._store.close()
             raise
-        self.raft = raft
-        self.identity = recovered.identity
+        self.raft, self.identity = raft, recovered.identity
         Service.startService(self)
         self._accepts = True
         self._schedule_tick()
@@ -270,6 +270,9 @@ class RaftNode(Service):
             if raft.has_news and not self._is_flush_armed:
                 self._flush()
 
+    def _met(self) -> None:
+        self._flush(lambda raft: introduce(raft, self._transport))
+
     def _tick(self) -> None:
         if self._live() is not None:
             self._schedule_tick()
@@ -306,8 +309,7 @@ class RaftNode(Service):
 
     def _carry_out(self, raft: Raft) -> None:
         self._note_changes(raft)
-        if self._proposals.gathered_count:
-            self._append_gathered(raft)
+        self._append_gathered(raft)
         self._request_reads(raft)
         ready = raft.ready()
         if ready.messages:
@@ -334,7 +336,8 @@ class RaftNode(Service):
             self._arm_flush()
 
     def _append_gathered(self, raft: Raft) -> None:
-        if isinstance(raft.role, Leader) and raft.role.reconfiguration.hand_over_to is not None:
+        is_handing_over = isinstance(raft.role, Leader) and raft.role.reconfiguration.hand_over_to is not None
+        if is_handing_over or not self._proposals.gathered_count:
             return
         role, is_writing = raft.role, raft.write_age_ticks is not None
         if role is not self._reserved_by or not isinstance(role, Leader):
@@ -367,14 +370,11 @@ class RaftNode(Service):
         """Carry what has changed since the last flush to all whom it concerns."""
         self._waiting.note(raft, self._not_leader)
         self._news.note(raft)
-        self._join(raft.membership)
-
-    def _join(self, membership: Membership) -> None:
-        """A passive server belongs to the cluster that has sent it a membership."""
-        if membership.cluster_id and not self.identity.cluster_id:
-            self.identity = attrs.evolve(self.identity, cluster_id=membership.cluster_id)
-            self._store.join(membership.cluster_id)
-            self._transport.join(membership.cluster_id)
+        cluster_id = learned(self.identity, raft, self._transport)
+        if cluster_id != self.identity.cluster_id:
+            self.identity = attrs.evolve(self.identity, cluster_id=cluster_id)
+            self._store.join(cluster_id)
+            self._transport.join(cluster_id)
 
     def _not_leader(self) -> NotLeader:
         leader_id = self.raft.leader_id if self.raft is not None else None

@@ -42,7 +42,8 @@ class Reconfiguring:
         def verdict(raft: Raft) -> Membership | Exception | None:
             found = raft.membership
             if raft.commit_index >= raft.memberships.current_index and not found.is_changing:
-                if (found.voters, found.learners) == wanted:
+                is_moved = all(found.address(server_id) == address for server_id, address in change.addresses.items())
+                if (found.voters, found.learners) == wanted and is_moved:
                     return found
                 if raft.role is leader:
                     return ChangeFailed(leader.reconfiguration.failure or "another change was made in its place")

@@ -37,6 +37,7 @@ def raft_from_disk(settings: NodeSettings, core: RaftSettings, rng: random.Rando
             f"log, or move the data directory away and add this server to the cluster again"
         )
     raft = Raft(settings.server_id, core, rng, recovered.hard_state, log)
+    raft.incarnation, raft.is_founder = recovered.identity.incarnation, bool(settings.bootstrap)
     if settings.bootstrap and log.last_index == 0:
         raft.bootstrap(Membership(settings.cluster_id, tuple(sorted(settings.bootstrap))))
     return raft

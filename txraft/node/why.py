@@ -29,6 +29,8 @@ def reasons(node: RaftNode, raft: Raft, transport: ITransport, storage: StorageS
         sentences.append(f"A disk write has been outstanding for {storage.write_seconds:.2f} s.")
     if raft.server_id not in raft.membership.members:
         sentences.append(_outside(raft))
+    elif raft.is_disowned:
+        sentences.append(_disowned(raft))
     elif raft.leader_id is None:
         sentences.append(_without_leader(raft, transport))
     elif isinstance(raft.role, Leader):
@@ -50,9 +52,16 @@ def _outside(raft: Raft) -> str:
     )
 
 
+def _disowned(raft: Raft) -> str:
+    return (
+        f"Entry {raft.memberships.current_index} says that {raft.server_id} has another data directory: this server "
+        "has no vote until it is removed from the cluster and added again."
+    )
+
+
 def _without_leader(raft: Raft, transport: ITransport) -> str:
     where = f"No leader is known in term {raft.term}"
-    if not raft.is_voter:
+    if not raft.membership.is_voter(raft.server_id):
         return f"{where}, and this server has no vote: it waits to hear from one."
     is_standing = isinstance(raft.role, PreCandidate | Candidate)
     votes = raft.lost_votes | (raft.role.votes if isinstance(raft.role, PreCandidate | Candidate) else {})

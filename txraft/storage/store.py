@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txraft import codec
+from txraft.core.cluster_id import may_be_one
 from txraft.core.log import EntryRun
 from txraft.core.messages import HardState
 from txraft.core.snapshot import SnapshotMeta
@@ -169,7 +170,7 @@ class LogStore:
     def _check_identity(self, found: Identity) -> None:
         wanted = self._configured
         # Empty on either side: passive. It belongs to the cluster that has taken it in, or to none yet.
-        is_other_cluster = found.cluster_id and wanted.cluster_id and found.cluster_id != wanted.cluster_id
+        is_other_cluster = not may_be_one(found.cluster_id, wanted.cluster_id)
         if found.server_id != wanted.server_id or is_other_cluster:
             raise StorageError(
                 f"{self._state_file.path}: this data directory belongs to server {found.server_id!r} of cluster "

@@ -277,6 +277,15 @@ class Cluster:
         """The highest term of all servers when a disk last lost what it had made durable; -1 if none has."""
         return self._invariants.last_loss_term
 
+    def wipe(self, server_id: str) -> None:
+        """
+        Give a server that does not run an empty disk for good, as `is_held_by_others` allows. It starts as a new one.
+        """
+        server = self.servers[server_id]
+        assert server.node is None, f"{server_id} runs"
+        server.disk = FakeDisk(self._split_rng())
+        self._invariants.note_wipe(server_id)
+
     def stop(self, seconds: float = 30.0) -> None:
         """
         Stop every server that runs, as SIGTERM does.

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from txraft.codec import decode_hello, decode_message, encode_message
-from txraft.core.messages import Message
+from txraft.core.contact import Contact
+from txraft.core.messages import ANSWERS, Message
 from txraft.errors import ProtocolError
 from txraft.framing import Splitter
 from txraft.interfaces import Addresses, Identity, ITransport
@@ -62,6 +63,8 @@ class Network:
         self.trace: Callable[[bytes], None] = lambda line: None
         self._clock = clock
         self._rng = rng
+        self.addresses: dict[str, str] = {}
+        """Where the servers are that are not at their id; what is sent elsewhere reaches nobody."""
         self._cut: set[tuple[str, str]] = set()
         self._receivers: dict[str, SimulatedTransport] = {}
         self._arrival: dict[tuple[str, str], float] = {}
@@ -166,11 +169,13 @@ class Network:
         transport = self._receivers.get(receiver)
         if transport is None or resets != self._resets or self.is_cut(sender.server_id, receiver):
             return
+        if sender.address(receiver) != self.addresses.get(receiver, receiver):
+            return
         if not sender.shakes_hands_with(transport):
             self.refused += 1
             return
         self.trace(b"%s>%s %s" % (sender.server_id.encode(), receiver.encode(), payload))
-        transport.arrive(sender.server_id, payload)
+        transport.arrive(sender, payload)
 
 
 @implementer(ITransport)
@@ -183,24 +188,29 @@ class SimulatedTransport:
         self._network = network
         self._when_awake = when_awake
         self._registry = Registry()
+        self._registry.when_disowned = self.disconnect
         self._met: set[SimulatedTransport] = set()
         self._receive: Receive = lambda sender, messages: None
         self._queued: list[tuple[str, bytes]] = []
 
-    def start(self, identity: Identity, receive: Receive) -> None:
+    def start(self, identity: Identity, receive: Receive, met: Callable[[], None]) -> None:
         self._registry.us = identity
+        self._registry.met = lambda: self._when_awake(met)
         self._receive = receive
         self._network.attach(self)
 
-    def arrive(self, sender: str, payload: bytes) -> None:
+    def arrive(self, sender: SimulatedTransport, payload: bytes) -> None:
         """A frame has come from a server with which this one has shaken hands."""
         self._when_awake(lambda: self._hand_over(sender, payload))
 
-    def _hand_over(self, sender: str, payload: bytes) -> None:
+    def _hand_over(self, sender: SimulatedTransport, payload: bytes) -> None:
         try:
-            self._receive(sender, [decode_message(payload)])
+            message = decode_message(payload)
+            is_counted = self._registry.is_counted(sender.server_id, sender.incarnation)
+            if is_counted or not isinstance(message, ANSWERS):
+                self._receive(sender.server_id, [message])
         except ProtocolError as error:
-            raise AssertionError(f"{self.server_id} refused what {sender} sent: {error}") from error
+            raise AssertionError(f"{self.server_id} refused what {sender.server_id} sent: {error}") from error
 
     def shakes_hands_with(self, other: SimulatedTransport) -> bool:
         """
@@ -218,7 +228,21 @@ class SimulatedTransport:
         return True
 
     def _accepts(self, other: SimulatedTransport) -> bool:
-        return self._registry.refusal_of(decode_hello(other.hello_to(self.server_id))) is None
+        refusal = self._registry.refusal_of(decode_hello(other.hello_to(self.server_id)))
+        if refusal is not None:
+            is_counted = self._registry.is_counted(other.server_id, other.incarnation)
+            answer = _payload(self._registry.hello_to(other.server_id, refusal, lost_data=not is_counted))
+            other._registry.learn_refusal(decode_hello(answer))
+        return refusal is None
+
+    @property
+    def incarnation(self) -> int:
+        """The number of this process's data directory."""
+        return self._registry.us.incarnation
+
+    def address(self, server_id: str) -> str:
+        """Where this process looks for a server."""
+        return self._registry.address(server_id)
 
     def knows(self, identity: Identity) -> bool:
         """Whether it has met the server with this data directory."""
@@ -226,15 +250,14 @@ class SimulatedTransport:
 
     def hello_to(self, receiver_id: str) -> bytes:
         """What this process says of itself to a server."""
-        [payload] = Splitter(MAX_HELLO_BYTES).feed(self._registry.hello_to(receiver_id))
-        return payload
+        return _payload(self._registry.hello_to(receiver_id))
 
     def _meet(self, other: SimulatedTransport) -> None:
         self._met.add(other)
         self._registry.learn(decode_hello(other.hello_to(self.server_id)))
 
-    def set_peers(self, server_ids: Sequence[str]) -> None:
-        self._registry.set_peers(server_ids)
+    def set_peers(self, peers: Sequence[Contact]) -> None:
+        self._registry.set_peers(peers)
         self.disconnect()
 
     def disconnect(self) -> None:
@@ -262,9 +285,17 @@ class SimulatedTransport:
     def addresses(self, server_id: str) -> Addresses:
         return self._registry.addresses(server_id)
 
+    def identities(self) -> Mapping[str, Identity]:
+        return self._registry.identities
+
     def link_status(self, server_id: str) -> str:
         return "cut" if self._network.is_cut(self.server_id, server_id) else "connected"
 
     def stop(self) -> Deferred[None]:
         self._network.detach(self)
         return succeed(None)
+
+
+def _payload(framed: bytes) -> bytes:
+    [payload] = Splitter(MAX_HELLO_BYTES).feed(framed)
+    return payload
