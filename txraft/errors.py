@@ -96,6 +96,14 @@ class TransferFailed(TxraftError):
     """A snapshot did not reach another server. Says why; it may be sent again."""
 
 
+class SnapshotRefused(Refusal):
+    """No snapshot was taken. Says why."""
+
+
+class ChildFailed(TxraftError):
+    """A forked child did not do its job, or not all of it. Says why."""
+
+
 class FatalError(TxraftError):
     """This server cannot keep its promises: it stops, and acknowledges nothing more."""
 
