@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 
 from txraft.core.errors import InvariantBroken
 from txraft.errors import Refusal
-from txraft.testing.cluster import Cluster, RecordingMachine
+from txraft.testing.cluster import Cluster
+from txraft.testing.recording import RecordingMachine
 
 
 def test_a_disk_that_forgets_what_was_durable_would_be_found():

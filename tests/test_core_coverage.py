@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 LEAST_PERCENT = 95
-SEEDS = {"crashes": 6, "late": 6, "standard": 16}
+SEEDS = {"crashes": 5, "late": 5, "members": 30, "standard": 10}
 """By profile. A minute of one core at most, all lines of the core being traced."""
 
 PROGRAM = """
@@ -52,8 +52,7 @@ def test_the_simulation_alone_takes_nearly_every_branch_of_the_core(tmp_path):
     print(f"branches: {percent_of_branches(all_):.1f} %; without those to a broken invariant:")
     print(f"branches: {percent_of_branches(reachable):.1f} %, with lines: {reachable['percent_covered']:.1f} %")
     assert reachable["num_branches"] > 200, "the core was measured, not something else"
-    assert percent_of_branches(reachable) >= LEAST_PERCENT
-    assert min(all_["percent_covered"], reachable["percent_covered"]) >= LEAST_PERCENT
+    assert min(percent_of_branches(all_), all_["percent_covered"]) >= LEAST_PERCENT
 
 
 def percent_of_branches(totals: dict[str, float]) -> float:

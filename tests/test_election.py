@@ -397,3 +397,24 @@ class TestRoles:
 
         with pytest.raises(InvariantBroken, match="the stored term"):
             Raft("1", SETTINGS, random.Random(0), HardState(2, None), make_log("3:a"))
+
+
+def test_who_was_a_voter_until_an_entry_that_may_be_lost_stands_for_it_and_does_not_count_itself():
+    """M07: it may be the only one that has that entry, and nobody without it could be elected. Thesis §4.2.2."""
+    server = make_server(log="1:{2<1,2} 1:{2/1}", voters="1,2")
+    tick(server, SETTINGS.max_election_ticks)
+    assert server.role.name == "pre-candidate"
+    flush(server)
+    server.step("2", PreVoteResponse(2, server.pre_vote_round, granted=True))
+    flush(server)
+    assert server.role.name == "candidate"
+    server.step("2", RequestVoteResponse(2, granted=True))
+    assert server.role.name == "leader"
+
+
+def test_who_is_no_voter_by_a_committed_membership_never_stands():
+    """M09."""
+    server = make_server(log="1:{2<1,2} 1:{2/1}", voters="1,2")
+    server.commit_to(3)
+    tick(server, 10 * SETTINGS.max_election_ticks)
+    assert server.role.name == "follower"

@@ -22,7 +22,8 @@ from txraft.errors import (
     StorageError,
 )
 from txraft.node import RaftNode
-from txraft.testing.cluster import Cluster, RecordingMachine
+from txraft.testing.cluster import Cluster
+from txraft.testing.recording import RecordingMachine
 
 
 class Outcome:

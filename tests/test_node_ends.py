@@ -15,8 +15,9 @@ from txraft.core.log import LogSlice
 from txraft.core.messages import AppendEntries
 from txraft.errors import CommandTooLarge, NotLeader, OutcomeUnknown, Stopped, StorageError
 from txraft.node import RaftNode
-from txraft.testing.cluster import Cluster, RecordingMachine
+from txraft.testing.cluster import Cluster
 from txraft.testing.network import SimulatedTransport
+from txraft.testing.recording import RecordingMachine
 
 
 def others_than(cluster: Cluster, node: RaftNode) -> list[str]:

@@ -242,3 +242,18 @@ def test_handing_over_to_who_leads_is_done_at_once():
     cluster.run(0.1)
     assert not isinstance(found[0], (Exception, Failure))
     assert cluster.leader() is leader
+
+
+def test_a_passive_server_goes_on_with_the_next_leader():
+    """M14: what it has heard from the one before, before it got an entry, binds it to nobody."""
+    cluster = Cluster(seed=16, size=3, passive=1)
+    cluster.start()
+    old = cluster.elect()
+    asked = outcome(old.change_membership(Change(voters=("s4",))))
+    # A heartbeat is enough to know a leader.
+    assert cluster.run_until(lambda: cluster.node("s4").raft.leader_id is not None, 2)
+    assert cluster.node("s4").raft.log.last_index == 0
+    cluster.crash(old.settings.server_id, "none")
+    new = cluster.elect()
+    assert decided(cluster, new, Change(voters=("s4",))).voters == ("s1", "s2", "s3", "s4")
+    assert not asked

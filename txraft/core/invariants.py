@@ -12,8 +12,8 @@ from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.errors import InvariantBroken
 from txraft.core.follower import Follower
 from txraft.core.leader import Leader
-from txraft.core.log import EntryKind, Log
-from txraft.core.membership import Membership
+from txraft.core.log import ENTRY_OVERHEAD_BYTES, EntryKind, Log
+from txraft.core.membership import NOBODY, Membership
 from txraft.core.messages import (
     AppendEntriesResponse,
     Message,
@@ -53,14 +53,25 @@ def check_server(raft: Raft) -> None:
             require(is_right, "a snapshot in place of what is in the log", name, server_id, progress.next_index)
             require(progress.match_index <= log.last_index, "match <= last", name, server_id)
             # A message goes out as long as there is any room for it.
-            limit = settings.max_inflight_bytes + settings.max_append_bytes
-            require(progress.in_flight_bytes < limit, "in flight is bounded", name, server_id, progress.in_flight_bytes)
+            in_flight_bytes = progress.in_flight_bytes - settings.max_inflight_bytes
+            # An entry that is longer than a message should be goes alone.
+            is_bounded = in_flight_bytes < settings.max_append_bytes or in_flight_bytes < _longest_configuration(raft)
+            require(is_bounded, "in flight is bounded", name, server_id, progress.in_flight_bytes)
         uncommitted_bytes = raft.role.uncommitted_bytes
         # Room may be reserved for more than is in the log yet; a new leader does not know what is committed.
         in_log_bytes = log.bytes_between(raft.commit_index + 1, log.last_index + 1)
         require(in_log_bytes <= uncommitted_bytes, "uncommitted bytes are counted", name, uncommitted_bytes)
         is_bounded = uncommitted_bytes <= settings.max_uncommitted_bytes or log.term(raft.commit_index) != raft.term
+        # No room is reserved for a change of the membership, of which there are two entries in a row at most.
+        if not is_bounded:
+            is_bounded = uncommitted_bytes <= settings.max_uncommitted_bytes + 2 * _longest_configuration(raft)
         require(is_bounded, "uncommitted bytes are bounded", name, uncommitted_bytes)
+
+
+def _longest_configuration(raft: Raft) -> int:
+    """What the longest entry that holds a membership weighs."""
+    memberships = raft.memberships.since(raft.log.base_index)
+    return max(ENTRY_OVERHEAD_BYTES + len(membership.encode()) for membership in memberships)
 
 
 def check_sent(raft: Raft, receiver: str, message: Message) -> None:
@@ -147,11 +158,21 @@ class ClusterInvariants:
         """In which term an index was committed, as far as this run has seen it."""
         self._seen: dict[str, _Seen] = {}
         self._term: int | None = None
+        self._committed_membership: tuple[int, Membership] = (0, NOBODY)
 
     @property
     def leader_count(self) -> int:
         """How many terms had a leader."""
         return len(self._leaders)
+
+    def possible_memberships(self, rafts: Iterable[Raft]) -> list[Membership]:
+        """The newest membership that is committed, and those that may be committed after it."""
+        index, committed = self._committed_membership
+        found = {committed: None}
+        for raft in rafts:
+            if raft.log.last_index > index and raft.memberships.at(index) == committed:
+                found.update(dict.fromkeys(raft.memberships.since(index)))
+        return [membership for membership in found if membership.voters]
 
     def note_loss(self, server_id: str) -> None:
         """
@@ -285,6 +306,8 @@ class ClusterInvariants:
         for index in range(len(self._committed), raft.commit_index + 1):
             self._committed.append(seen.terms[index])
             self._commit_terms[index] = raft.term
+            if raft.log.kind(index) is EntryKind.CONFIGURATION:
+                self._committed_membership = index, raft.memberships.at(index)
             self._check_durable_quorum(raft, index, rafts)
             if index == raft.commit_index:
                 self._check_electable(rafts)
@@ -317,7 +340,8 @@ class ClusterInvariants:
             is_same = peer is not None and peer.log.durable_index >= index
             return index if is_same and peer is not None and peer.log.term(index) == raft.log.term(index) else 0
 
-        reached = committed_index(raft.memberships.at(index), durable)
+        # A membership that came later decides on what was there before it, too: it is in force from its append on.
+        reached = max(committed_index(membership, durable) for membership in raft.memberships.since(index))
         require(reached >= index, "committed without a durable quorum", raft.server_id, index)
 
     def _check_electable(self, rafts: Mapping[str, Raft]) -> None:

@@ -204,7 +204,7 @@ class Log:
         return first_index
 
     def _extend(self, first_index: int, term: int, kind: EntryKind, time_ms: int, commands: Sequence[bytes]) -> None:
-        assert first_index == self.last_index + 1, (first_index, self.last_index)
+        assert first_index == self.last_index + 1 and commands, (first_index, self.last_index, len(commands))
         assert term >= self.last_term, (term, self.last_term)
         last = self._spans[-1] if self._spans else None
         if last is None or last.term != term or last.kind != kind or last.time_ms != time_ms:

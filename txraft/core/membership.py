@@ -143,6 +143,10 @@ class MembershipHistory:
         """Index of the entry that holds what was in force when `index` was the last entry."""
         return self._indexes[max(0, bisect_right(self._indexes, index) - 1)]
 
+    def since(self, index: int) -> list[Membership]:
+        """What was in force when `index` was the last entry, and all that came after it."""
+        return self._memberships[bisect_right(self._indexes, index) - 1 :]
+
     def append(self, index: int, membership: Membership) -> None:
         assert index > self._indexes[-1], (index, self._indexes[-1])
         self._indexes.append(index)

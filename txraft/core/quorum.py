@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
 from txraft.core.membership import Membership
@@ -39,6 +39,11 @@ def vote_result(membership: Membership, votes: Mapping[str, bool]) -> VoteResult
     if VoteResult.LOST in results:
         return VoteResult.LOST
     return VoteResult.PENDING if VoteResult.PENDING in results else VoteResult.WON
+
+
+def is_quorum(membership: Membership, server_ids: Iterable[str]) -> bool:
+    """Whether these servers decide without any other."""
+    return vote_result(membership, dict.fromkeys(server_ids, True)) is VoteResult.WON
 
 
 def _half_result(voters: tuple[str, ...], votes: Mapping[str, bool]) -> VoteResult:

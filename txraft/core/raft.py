@@ -116,14 +116,25 @@ class Raft:
     @property
     def may_campaign(self) -> bool:
         """
-        A voter may, if the log says that this data directory is that voter.
+        A voter may; and one that was until a membership that may yet not be committed: nobody else may have that entry,
+        and could be elected with it. Its own vote does not count then. Thesis §4.2.2.
+        """
+        memberships = self.memberships
+        index = memberships.current_index
+        return self._is_this_voter_of(self.membership) or (
+            self.commit_index < index and self._is_this_voter_of(memberships.at(index - 1))
+        )
+
+    def _is_this_voter_of(self, membership: Membership) -> bool:
+        """
+        Whether the log says that this data directory is a voter.
 
         A server that catches up reads memberships of long ago on its way, in which another one may have had its name.
         Only a founder may go without: at first the members are known by name alone.
         """
-        if not self.membership.is_voter(self.server_id):
+        if not membership.is_voter(self.server_id):
             return False
-        pinned = self.membership.incarnation(self.server_id)
+        pinned = membership.incarnation(self.server_id)
         return pinned == self.incarnation or (not pinned and self.is_founder)
 
     def leader(self) -> Leader:

@@ -38,8 +38,8 @@ def refusal_of(hello: Hello, us: Identity, peers: Collection[str], incarnations:
 
     A server talks to all others of its epoch of the cluster, also to those that it knows nothing of: a voter that it
     has not been told about may need its vote (thesis §4.2.1), and one that it knows by another data directory may have
-    been removed and added again meanwhile, and lead. A passive server, which belongs to no cluster and has no peers,
-    talks to everyone who belongs to one.
+    been removed and added again meanwhile, and lead. A passive server, which belongs to no cluster yet, talks
+    to everyone who belongs to one: another leader may go on with what the last one had begun.
 
     @param incarnations: the numbers of the peers' data directories, as far as they are known.
     """
@@ -55,7 +55,7 @@ def refusal_of(hello: Hello, us: Identity, peers: Collection[str], incarnations:
     if len(hello.server_id) > MAX_SERVER_ID or not hello.server_id.isprintable():
         return f"{speaker} is no server's name"
     is_of_our_epoch = has_epoch(hello.cluster_id) and us.cluster_id in (hello.cluster_id, name_of(hello.cluster_id))
-    is_taking_us_in = not us.cluster_id and not peers and bool(hello.cluster_id)
+    is_taking_us_in = not us.cluster_id and bool(hello.cluster_id)
     if hello.server_id not in peers and not is_of_our_epoch and not is_taking_us_in:
         return f"{speaker} is no member of this cluster, as far as {we} knows"
     if not is_of_our_epoch and is_another(hello, incarnations):

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
-from zope.interface import implementer
 
 from txraft.core.errors import InvariantBroken
 from txraft.core.invariants import ClusterInvariants, Words, require
+from txraft.core.quorum import is_quorum
 from txraft.core.raft import Raft
 from txraft.errors import StorageError
-from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
 from txraft.node.restart import raft_from_disk
 from txraft.node.settings import NodeSettings
@@ -29,35 +28,11 @@ from txraft.storage.store import LogStore
 from txraft.testing.clock import ProcessClock, SimulatedClock
 from txraft.testing.disk import FakeDisk
 from txraft.testing.network import Network, SimulatedTransport
+from txraft.testing.recording import RecordingMachine
 from txraft.testing.witness import Witness
 from txraft.testing.writer import FakeWriter
 
 CLUSTER_ID = "simulated"
-
-
-@implementer(IStateMachine)
-class RecordingMachine:
-    """Remembers every command; a command's result is its place among them, from 1, a query's answer their number."""
-
-    def __init__(self) -> None:
-        self.commands: list[bytes] = []
-        self.calls = 0
-        """How often `apply` was called."""
-
-    def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[int]:
-        self.calls += 1
-        place = len(self.commands) + 1
-        self.commands += commands
-        return range(place, place + len(commands))
-
-    def query(self, request: bytes) -> int:
-        return len(self.commands)
-
-    def snapshot(self) -> Sequence[bytes]:
-        return list(self.commands)
-
-    def restore(self, chunks: Sequence[bytes]) -> None:
-        self.commands = list(chunks)
 
 
 @attrs.define
@@ -89,6 +64,7 @@ class Cluster:
     Servers `s1`, `s2`, … of one cluster, none of them started. The same seed gives the same run.
 
     :ivar servers: by server id.
+    :ivar founders: those that make the cluster; the others wait to be asked in.
     :ivar network: cut, drop and delay through this.
     :ivar on_start: told of each server that has just started with its own disk; nothing has reached it yet.
     :ivar on_crash: told of each such server that is about to die.
@@ -124,7 +100,7 @@ class Cluster:
         self._changed: dict[str, None] = {}
         """The servers that have done something since the invariants were checked; the others cannot have changed."""
         self.ids = [f"s{number}" for number in range(1, size + passive + 1)]
-        self._founders = tuple(self.ids[:size])
+        self.founders = tuple(self.ids[:size])
         self.servers = {
             server_id: Server(server_id, FakeDisk(self._split_rng()), self._quick_disk()) for server_id in self.ids
         }
@@ -177,10 +153,10 @@ class Cluster:
         server.transport.on_send = Words(raft).check
 
     def _node_settings(self, server: Server) -> NodeSettings:
-        is_founder = server.server_id in self._founders
+        is_founder = server.server_id in self.founders
         return NodeSettings(
             server_id=server.server_id,
-            bootstrap=self._founders if is_founder else (),
+            bootstrap=self.founders if is_founder else (),
             cluster_id=server.cluster_id if is_founder else "",
             **self._settings,
         )
@@ -253,20 +229,32 @@ class Cluster:
 
         :raises StorageError: the server would not start.
         """
-        server = self.servers[server_id]
-        log = self._rafts[server_id].log
-        settings = self._node_settings(server)
-        recovered = self._store(server, server.disk.copy(), FakeWriter(self.clock), FakeWriter(self.clock)).open()
-        found = raft_from_disk(settings, settings.for_core(), random.Random(0), recovered).log
+        log, found = self._rafts[server_id].log, self._recovered(server_id).log
         return found.term(log.durable_index) != log.term(log.durable_index)
 
+    def _recovered(self, server_id: str) -> Raft:
+        """What a server that does not run would start with."""
+        server = self.servers[server_id]
+        settings = self._node_settings(server)
+        recovered = self._store(server, server.disk.copy(), FakeWriter(self.clock), FakeWriter(self.clock)).open()
+        return raft_from_disk(settings, settings.for_core(), random.Random(0), recovered)
+
     def is_held_by_others(self, server_id: str) -> bool:
-        """Whether all that a server has made durable is durable on a majority without it."""
+        """Whether all that a server has made durable is durable on a quorum without it, whoever may count one."""
         log = self._rafts[server_id].log
-        others = [raft.log for other, raft in self._rafts.items() if other != server_id]
+        others = {other: raft.log for other, raft in self._rafts.items() if other != server_id}
         index, term = log.durable_index, log.term(log.durable_index)
-        count = sum(other.durable_index >= index and other.term(index) == term for other in others)
-        return count > len(self.ids) // 2
+        holders = [other for other, log in others.items() if log.durable_index >= index and log.term(index) == term]
+        # Who is behind may count by a membership that is long over.
+        in_force = [raft.membership for raft in [*self._rafts.values(), self._recovered(server_id)]]
+        return self.is_quorum(holders) and all(
+            is_quorum(membership, holders) for membership in in_force if membership.voters
+        )
+
+    def is_quorum(self, server_ids: Sequence[str]) -> bool:
+        """Whether these can commit and elect, whatever becomes of the changes that are under way."""
+        possible = self._invariants.possible_memberships(self._rafts.values())
+        return all(is_quorum(membership, server_ids) for membership in possible)
 
     def note_loss(self, server_id: str) -> None:
         """The disk of a server that does not run has lost what it had made durable, as `is_held_by_others` allows."""

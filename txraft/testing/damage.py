@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 
 from txraft.core.invariants import require
+from txraft.core.membership import Membership
 from txraft.errors import StorageError
 from txraft.interfaces import Identity
 from txraft.testing.cluster import Cluster, Server
@@ -92,11 +93,32 @@ class Damage:
         cluster = self._cluster
         wiped = cluster.servers[server_id].node
         others = [server for other, server in cluster.servers.items() if other != server_id]
-        if wiped is None or not others or not all(self._remembers(server, wiped.identity) for server in others):
+        # A passive server has a say in nothing; but no change may be under way that would make the others forget.
+        members = [server for server in others if server.node is None or self._membership(server).members]
+        is_settled = all(self._is_settled_member(server_id, server) for server in members)
+        if wiped is None or self._begins_alone(server_id) or not (members and is_settled):
+            return None
+        if not all(self._remembers(server, wiped.identity) for server in members):
             return None
         self._down(server_id)
         cluster.put_in(server_id, FakeDisk(random.Random(self._rng.getrandbits(64))))
         return "wiped disk"
+
+    def _begins_alone(self, server_id: str) -> bool:
+        """With an empty disk it would make a cluster of its own, and whoever asks it would be answered."""
+        return self._cluster.founders == (server_id,)
+
+    @staticmethod
+    def _membership(server: Server) -> Membership:
+        assert server.node is not None and server.node.raft is not None, server.server_id
+        return server.node.raft.membership
+
+    def _is_settled_member(self, server_id: str, server: Server) -> bool:
+        """Whether a server takes another one for a member, and knows of no change that is under way."""
+        if server.node is None:
+            return False
+        membership = self._membership(server)
+        return server_id in membership.members and not membership.is_changing
 
     @staticmethod
     def _remembers(server: Server, identity: Identity) -> bool:
@@ -104,7 +126,8 @@ class Damage:
 
     def join_wrong_cluster(self, server_id: str) -> str | None:
         """Start a server with a new disk and another cluster's name."""
-        if self._is_anybody_out_of_place() or len(self._cluster.ids) == 1:
+        is_founder = server_id in self._cluster.founders
+        if self._is_anybody_out_of_place() or self._begins_alone(server_id) or not is_founder:
             return None
         self._down(server_id)
         disk = FakeDisk(random.Random(self._rng.getrandbits(64)))

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from txraft.core.invariants import require
+from txraft.core.raft import Raft
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster, Server
 from txraft.testing.schedule import DISKS, NETWORKS
@@ -69,7 +70,8 @@ class Endings:
         self._require_agreement()
         self._require_calm()
         self._is_supervised = False
-        self._workload.check_agreement({server_id: server.machine for server_id, server in cluster.servers.items()})
+        members = self._members()
+        self._workload.check_agreement({server_id: cluster.servers[server_id].machine for server_id in members})
 
     def _require_agreement(self) -> None:
         limit_s = COMMIT_WITHIN * self._election_s
@@ -81,16 +83,24 @@ class Endings:
         self._cluster.run(STABLE_FOR * self._election_s)
         require(self._terms() == before, "elections without a cause", before, self._terms())
 
+    def _members(self) -> dict[str, Raft]:
+        """The servers of the membership that the newest leader has in force; all of them run."""
+        leader = self._cluster.leader()
+        ids = leader.raft.membership.members if leader is not None and leader.raft is not None else ()
+        return {server_id: raft for server_id in ids if (raft := self._cluster.node(server_id).raft) is not None}
+
     def _terms(self) -> set[int]:
-        return {node.raft.term for node in self._cluster.running() if node.raft is not None}
+        return {raft.term for raft in self._members().values()}
 
     def _has_everybody_everything(self) -> bool:
-        rafts = [node.raft for node in self._cluster.running() if node.raft is not None]
-        last_index = max(raft.log.last_index for raft in rafts)
+        rafts = list(self._members().values())
         leaders = [raft for raft in rafts if raft.role.name == "leader"]
         # One of an earlier term may lead yet, while the others elect another.
-        is_settled = len(leaders) == 1 and len(self._terms()) == 1 and leaders[0].log.last_term == leaders[0].term
-        return is_settled and all(raft.applied_index == last_index for raft in rafts)
+        if len(leaders) != 1 or len(self._terms()) != 1 or leaders[0].log.last_term != leaders[0].term:
+            return False
+        last_index = max(raft.log.last_index for raft in rafts)
+        # No change waits for ever, and no joint membership stays: thesis §4.3.
+        return not leaders[0].membership.is_changing and all(raft.applied_index == last_index for raft in rafts)
 
     def liveness(self) -> None:
         """Some faults stay for ever, but a majority is connected: it has a leader soon, and answers every request."""
@@ -107,11 +117,18 @@ class Endings:
         self._is_supervised = False
 
     def _draw_majority(self) -> list[str]:
-        """Often without the leader, if there is one."""
-        ids, leader = self._cluster.ids, self._cluster.leader()
-        if leader is not None and len(ids) > 1 and self._rng.random() < 0.5:
-            ids = [server_id for server_id in ids if server_id != leader.settings.server_id]
-        return sorted(self._rng.sample(ids, len(self._cluster.ids) // 2 + 1))
+        """As few as decide; often without the leader, if there is one."""
+        ids, leader = self._rng.sample(self._cluster.ids, len(self._cluster.ids)), self._cluster.leader()
+        if leader is not None and self._rng.random() < 0.5:
+            ids.remove(leader.settings.server_id)
+            ids.append(leader.settings.server_id)
+        chosen: list[str] = []
+        while not self._cluster.is_quorum(chosen):
+            chosen.append(ids.pop(0))
+        for server_id in list(chosen):
+            others = [other for other in chosen if other != server_id]
+            chosen = others if self._cluster.is_quorum(others) else chosen
+        return sorted(chosen)
 
     def _worsen(self, server_id: str) -> None:
         if self._rng.random() < 0.3:

@@ -75,6 +75,10 @@ class Faults:
             if call.active():
                 call.cancel()
 
+    def end_damage(self) -> None:
+        """Whoever runs on another disk than its own gets that back."""
+        self._damage.end()
+
     def do_crash(self, server_id: str, keep: str) -> None:
         self._damage.end()
         if self._servers[server_id].node is not None:

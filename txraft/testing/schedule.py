@@ -67,11 +67,14 @@ class Profile:
     """
     How a run is drawn: its length, how often something happens, and the share of each kind (weights).
 
+    `spares` are servers that belong to no cluster until they are asked in.
+
     `requests_per_s` and `faults_per_s` are means; requests come in bursts of up to `burst`.
     """
 
     seconds: float = 12.0
     servers: tuple[int, ...] = (3, 3, 3, 5)
+    spares: tuple[int, ...] = (0,)
     requests_per_s: float = 40.0
     burst: int = 6
     faults_per_s: float = 14.0
@@ -110,6 +113,39 @@ class Profile:
 
 PROFILES = {
     "standard": Profile(),
+    # Servers come, go and are handed the leadership while everything else fails.
+    "members": Profile(
+        servers=(1, 2, 3, 3, 5),
+        spares=(1, 2, 3),
+        faults_per_s=10.0,
+        weights=(
+            ("change", 12),
+            ("transfer", 5),
+            ("crash", 1),
+            ("start", 4),
+            ("crash-all", 1),
+            ("bounce", 3),
+            ("halt", 2),
+            ("isolate", 1),
+            ("blip", 5),
+            ("cut", 1),
+            ("heal", 6),
+            ("reset", 1),
+            ("replay", 2),
+            ("network", 2),
+            ("disk", 3),
+            ("fail-disk", 1),
+            ("resume", 2),
+            ("hiccup", 3),
+            ("strand", 1),
+            ("slow-apply", 1),
+            ("rot", 1),
+            ("lose-write", 1),
+            ("wipe", 1),
+            ("clone", 1),
+            ("wrong-cluster", 1),
+        ),
+    ),
     "crashes": Profile(
         weights=(
             ("crash", 4),
@@ -239,9 +275,12 @@ def _times(rng: random.Random, per_s: float, end_ms: int) -> Iterable[int]:
 def _draw_requests(rng: random.Random, profile: Profile, end_ms: int, draw_request: DrawRequest) -> Iterable[Action]:
     for at_ms in _times(rng, profile.requests_per_s / (profile.burst / 2 + 0.5), end_ms):
         for _ in range(rng.randint(1, profile.burst)):
-            # There may be two that say they lead.
-            where = f"leader-{rng.randrange(2)}" if rng.random() < 0.85 else f"any-{rng.randrange(5)}"
-            yield Action(at_ms, "client", (where, *draw_request(rng)))
+            yield Action(at_ms, "client", (_draw_asked(rng), *draw_request(rng)))
+
+
+def _draw_asked(rng: random.Random) -> str:
+    """Whom somebody asks: there may be two that say they lead."""
+    return f"leader-{rng.randrange(2)}" if rng.random() < 0.85 else f"any-{rng.randrange(5)}"
 
 
 def _draw_faults(rng: random.Random, profile: Profile, end_ms: int, ids: Sequence[str]) -> Iterable[Action]:
@@ -276,6 +315,10 @@ def _draw_words(rng: random.Random, kind: str, who: str, ids: Sequence[str]) -> 
             return (who, _mostly(rng, DISKS, "fast"))
         case "fail-disk":
             return (who, rng.choice(("pwrite", "fdatasync", "fsync", "rename")), rng.choice(("EIO", "ENOSPC")))
+        case "change":
+            return (_draw_asked(rng), *_draw_change(rng, ids))
+        case "transfer":
+            return (_draw_asked(rng), rng.choice(ids))
         case "clock":
             return (who, rng.choice(("0.8", "1.0", "1.25")))
         case "slow-apply":
@@ -286,6 +329,14 @@ def _draw_words(rng: random.Random, kind: str, who: str, ids: Sequence[str]) -> 
             return ()
         case _:
             return (who,)
+
+
+def _draw_change(rng: random.Random, ids: Sequence[str]) -> tuple[str, ...]:
+    """Mostly one server or two, and more come than go; now and then all that there are shall go."""
+    if rng.random() < 0.03:
+        return tuple(f"-{server_id}" for server_id in ids)
+    named = rng.sample(ids, min(len(ids), rng.choice((1, 1, 1, 2, 2, 3))))
+    return tuple(rng.choices("+-~", (5, 3, 1))[0] + server_id for server_id in named)
 
 
 def _mostly(rng: random.Random, names: Iterable[str], best: str) -> str:

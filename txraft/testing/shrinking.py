@@ -14,7 +14,7 @@ from typing import Any
 from txraft.testing.schedule import Action, parse_schedule
 from txraft.testing.simulation import Options, Simulation
 
-_NUMBERS = ("seed", "size", "timing", "limits")
+_NUMBERS = ("seed", "size", "spares", "timing", "limits")
 _WORDS = ("profile", "ending", "machine")
 
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from txraft.core.invariants import require
 from txraft.node import RaftNode
@@ -24,6 +26,7 @@ from txraft.testing.coverage.watch import Coverage
 from txraft.testing.endings import Endings
 from txraft.testing.faults import Faults
 from txraft.testing.machines import MachineWorkload
+from txraft.testing.operators import KINDS, Operators
 from txraft.testing.quiet import quietly
 from txraft.testing.registers import RegisterClients
 from txraft.testing.schedule import ALL, PROFILES, Action, draw, profile_of
@@ -53,6 +56,7 @@ class Options:
     ending: str
     timing: int
     limits: int
+    spares: int = 0
     machine: str = ""
     machine_options: tuple[tuple[str, str], ...] = ()
 
@@ -73,6 +77,7 @@ class Options:
             ending=rng.choice(("safety", "liveness", "liveness", "agreement")),
             timing=rng.choices(range(len(TIMINGS)), (6, 2, 2))[0],
             limits=rng.randrange(len(LIMITS)),
+            spares=rng.choice(PROFILES[profile].spares),
             machine=machine,
             machine_options=machine_options,
         )
@@ -113,6 +118,7 @@ class Simulation:
         self.cluster = Cluster(
             seed=options.seed,
             size=options.size,
+            passive=options.spares,
             machine_of=self.workload.machine,
             min_election_timeout=shortest,
             max_election_timeout=longest,
@@ -126,11 +132,12 @@ class Simulation:
         # Not the one that drew: a schedule that was kept goes on meaning the same when others are drawn.
         rng = random.Random(f"run {options.seed}")
         self.faults = Faults(self.cluster, rng)
+        self.operators = Operators()
         self._election_s = longest / 1000
         self._endings = Endings(
             self.cluster, self.workload, rng, self._election_s, self._ask, self.faults.restart_failed
         )
-        self._asked = 0
+        self._asked_count = 0
         self._open: dict[int, tuple[tuple[str, ...], ProcessClock]] = {}
         self._digest = hashlib.blake2b(digest_size=16)
         self.cluster.network.trace = self._trace
@@ -159,6 +166,8 @@ class Simulation:
             self._trace(str(action).encode())
             if action.kind == "client":
                 self._do_client(*action.words)
+            elif action.kind in KINDS:
+                self._do_operator(action.kind, *action.words)
             else:
                 self.faults.carry_out(action)
         self.faults.end()
@@ -168,7 +177,7 @@ class Simulation:
             self._require_answers("a request is neither answered nor refused when all is well")
         cluster.stop()
         self._require_answers("a Deferred never fires")
-        unexpected = self.workload.outcomes.unexpected
+        unexpected = [*self.workload.outcomes.unexpected, *self.operators.outcomes.unexpected]
         require(not unexpected, "an untyped failure", *unexpected)
         return self._report(is_undecided=not self.workload.check_history())
 
@@ -183,31 +192,57 @@ class Simulation:
             events=self.cluster.events,
             seconds=self.cluster.clock.now,
             faults=dict(sorted((self.faults.counts + self.cluster.network.harmed).items())),
-            outcomes=dict(sorted(self.workload.outcomes.counts.items())),
-            reached=self.coverage.reached(self.faults.counts, self.workload.outcomes.counts),
+            outcomes=dict(sorted((self.workload.outcomes.counts + self.operators.outcomes.counts).items())),
+            reached=self.coverage.reached(self.faults.counts, self.workload.outcomes.counts, self.operators.rows),
             leaders=self.cluster.leader_count,
             digest=self._digest.hexdigest(),
             is_undecided=is_undecided,
         )
 
     def _do_client(self, where: str, *words: str) -> None:
-        """`where` is `any` or `leader`, and a number: that one of those that run, or of those that say they lead."""
+        node = self._asked_node(where)
+        if node is not None:
+            self._ask(node, words, lambda _: None)
+
+    def _do_operator(self, kind: str, where: str, *words: str) -> None:
+        """What is asked is counted among the faults: it comes at any time, as they do."""
+        # Who runs on another disk must not be asked in.
+        self.faults.end_damage()
+        node = self._asked_node(where)
+        if node is not None:
+            self.faults.counts[kind] += 1
+            self._send(node, partial(self.operators.request, node, kind, *words), (kind, *words), lambda _: None)
+
+    def _asked_node(self, where: str) -> RaftNode | None:
+        """
+        The one that is asked; None if none runs.
+
+        `where` is `any` or `leader`, and a number: that one of those that run, or of those that say they lead.
+        """
         among, _, number = where.partition("-")
         running = self.cluster.running()
         leading = [node for node in running if node.raft is not None and node.raft.role.name == "leader"]
         nodes = leading if among == "leader" and leading else running
-        if nodes:
-            self._ask(nodes[int(number) % len(nodes)], words, lambda _: None)
+        return nodes[int(number) % len(nodes)] if nodes else None
 
     def _ask(self, node: RaftNode, words: tuple[str, ...], then: Callable[[bool], None]) -> None:
+        self._send(node, lambda: self.workload.request(node, *words), words, then)
+
+    def _send(
+        self,
+        node: RaftNode,
+        request: Callable[[], Deferred[bool]],
+        words: tuple[str, ...],
+        then: Callable[[bool], None],
+    ) -> None:
         """A request reaches the server's process when that runs; `then` is told whether it was answered."""
         clock = self.cluster.servers[node.settings.server_id].clock
         assert clock is not None
-        number = self._asked = self._asked + 1
+        number = self._asked_count = self._asked_count + 1
 
         def ask() -> None:
             self._open[number] = words, clock
-            self.workload.request(node, *words).addCallback(answered)
+            request().addCallback(answered)
 
         def answered(is_answered: bool) -> None:
             del self._open[number]

@@ -27,11 +27,12 @@ class Outcomes:
     def answered(self) -> None:
         self.counts["answered"] += 1
 
-    def failed(self, failure: Failure) -> None:
+    def failed(self, failure: Failure, prefix: str = "") -> None:
+        """Note a refusal under its name, which `prefix` comes before."""
         error = failure.value
         if not isinstance(error, Refusal | FatalError):
             self.unexpected.append(failure)
-        self.counts[type(error).__name__] += 1
+        self.counts[prefix + type(error).__name__] += 1
 
 
 class Workload(Protocol):

@@ -17,6 +17,8 @@ SITUATIONS = {
     "E13": "a leader was told by a follower that its term is over",
     "E14": "a leader was elected while a link was cut in one direction only",
     "E15": "a leader gave up because no quorum answered",
+    "E16": "a server was told to stand that does not follow whoever told it, is no voter, or stands already",
+    "E17": "a leader that handed over to another went on, as that one did not take over",
     "E18": "a candidate or leader lost its role while a write of it was under way",
     "E19": "a candidate asked again for a vote that it had been given",
     "E20": "a leader was elected whose log ended with uncommitted entries of an earlier leadership of its own",
@@ -41,8 +43,20 @@ SITUATIONS = {
     "R20": "a leader knew better than the follower's hint how far back to go",
     "R21": "a leader whose disk was silent for an election timeout still led",
     "R22": "a leader was deposed between taking a command and appending it",
+    "M01": "a leader was asked for a change before it had committed an entry of its term",
+    "M02": "a change was asked for while another was under way",
+    "M03": "more than one voter came or went at once",
+    "M04": "a server started with a membership that it had not known to be committed",
+    "M05": "a membership was undone with its entry",
+    "M07": "a leader gave up because it had removed itself",
+    "M08": "all voters were to be removed",
+    "M09": "a server that was no member any more asked a leader for votes",
     "M11": "a server was started with a wiped disk",
+    "M13": "a server was to become a voter and could not catch up",
+    "M14": "a server voted for one that it did not know to be a member",
+    "M15": "a leader was elected by a joint membership",
     "M16": "a server of another cluster was started in one's place",
+    "M20": "a change was asked for that was made already",
     "C01": "a leader that had a successor was asked to read",
     "C02": "a leader was asked to read before it had committed an entry of its term",
     "C03": "an answer to an earlier round came while reads waited for a newer one",
@@ -68,8 +82,6 @@ SITUATIONS = {
 }
 """By row: what the runs together must have seen."""
 
-_TRANSFER = "there is no transfer of leadership yet"
-_MEMBERSHIP = "there are no changes of membership yet"
 _SNAPSHOTS = "there are no snapshots yet"
 _SESSIONS = "there are no client sessions yet"
 _SOCKETS = "sockets and their peers: the network of the simulation carries whole frames between servers of ours"
@@ -77,14 +89,17 @@ _FILES = "a disk that somebody or another release has put together: the unit tes
 _PROCESS = "a property of the process and its code, not of what servers say to each other"
 
 OUTSIDE = {
-    "E06": _MEMBERSHIP,
-    "E16": _TRANSFER,
-    "E17": _TRANSFER,
+    "E06": "a candidate asks voters only, and its membership stays the same while it is one",
     "R11": "no correct server sends such entries, and the simulation has no others",
-    **dict.fromkeys([f"M{number:02}" for number in range(1, 21) if number not in (11, 16)], _MEMBERSHIP),
+    "M06": _SNAPSHOTS,
+    "M10": "no simulated server comes back under its name with another disk after it was removed",
+    "M12": "operators talk to a server as function calls do",
+    "M17": "there is no restoring yet",
+    "M18": _SNAPSHOTS,
+    "M19": "simulated servers have no addresses",
     **dict.fromkeys([f"S{number:02}" for number in range(1, 16)], _SNAPSHOTS),
     "C05": "there are no leases",
-    "C06": _TRANSFER,
+    "C06": "there are no leases",
     "C07": _SESSIONS,
     "C08": _SESSIONS,
     "C11": "no server passes requests on, and simulated clients know the leader",

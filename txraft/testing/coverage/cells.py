@@ -19,6 +19,7 @@ from txraft.core.messages import (
     PreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from txraft.core.progress import ReplicationState
 from txraft.testing.coverage.step import Step
@@ -27,6 +28,7 @@ ROLES = ("follower", "pre-candidate", "candidate", "leader")
 
 _COUNTED = ("counted", "repeated", "won", "lost")
 _LEADER_IS_ALIVE = "refused: a leader is alive"
+_TOLD = "term raised: the leader that is alive has told it to"
 _LOG_IS_BEHIND = "refused: its log is behind"
 
 OUTCOMES = {
@@ -36,6 +38,7 @@ OUTCOMES = {
         "outdated",
         "ignored: a leader is alive",
         "term raised",
+        _TOLD,
         "granted",
         "granted again",
         "refused: the vote is given",
@@ -65,6 +68,7 @@ OUTCOMES = {
         "confirmed a round",
         "nothing new",
     ),
+    "TimeoutNow": ("outdated", "ignored", "stands"),
 }
 """By message: all that can become of it at any server."""
 
@@ -75,6 +79,7 @@ _ONE_LEADER = "a term has one leader"
 _NO_LEADER = "it knows of no leader"
 _FOLLOWS = "it is a follower before it looks at the log"
 _LED_BY_NOBODY = "it has sent no entries that this could answer"
+_HAS_ANSWERED = "who is told has answered that leader, as its follower, in that term"
 
 IMPOSSIBLE: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
     ("follower", "PreVoteResponse"): {_NOT_ASKED: ("of another round", *_COUNTED)},
@@ -84,7 +89,7 @@ IMPOSSIBLE: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
     ("pre-candidate", "PreVote"): {_NO_LEADER: (_LEADER_IS_ALIVE,)},
     ("pre-candidate", "PreVoteResponse"): {"it waits for them": ("ignored",)},
     ("pre-candidate", "RequestVote"): {
-        _NO_LEADER: ("ignored: a leader is alive", "refused: the term has a leader"),
+        _NO_LEADER: ("ignored: a leader is alive", _TOLD, "refused: the term has a leader"),
     },
     ("pre-candidate", "RequestVoteResponse"): {_NOT_ASKED: _COUNTED},
     ("pre-candidate", "AppendEntries"): {_FOLLOWS: OUTCOMES["AppendEntries"][3:]},
@@ -92,7 +97,7 @@ IMPOSSIBLE: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
     ("candidate", "PreVote"): {_NO_LEADER: (_LEADER_IS_ALIVE,)},
     ("candidate", "PreVoteResponse"): {_NOT_ASKED: ("of another round", *_COUNTED)},
     ("candidate", "RequestVote"): {
-        _NO_LEADER: ("ignored: a leader is alive", "refused: the term has a leader"),
+        _NO_LEADER: ("ignored: a leader is alive", _TOLD, "refused: the term has a leader"),
         _OWN_VOTE: ("granted", "granted again", _LOG_IS_BEHIND),
     },
     ("candidate", "RequestVoteResponse"): {"it waits for them": ("ignored",)},
@@ -106,7 +111,9 @@ IMPOSSIBLE: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
     },
     ("leader", "RequestVoteResponse"): {_NOT_ASKED: _COUNTED},
     ("leader", "AppendEntries"): {_ONE_LEADER: OUTCOMES["AppendEntries"][2:]},
-    ("leader", "AppendEntriesResponse"): {"it waits for them": ("ignored",)},
+    ("pre-candidate", "TimeoutNow"): {"it stands already": ("stands",)},
+    ("candidate", "TimeoutNow"): {_HAS_ANSWERED: ("ignored", "stands")},
+    ("leader", "TimeoutNow"): {_HAS_ANSWERED: ("ignored", "stands")},
 }
 """By role and message: what is left out of the table, under the reason for it."""
 
@@ -143,7 +150,8 @@ def cells_of(step: Step) -> list[str]:
     """
     message = type(step.message).__name__
     if step.has_raised_term:
-        names = [_BY_NAMES[step.role.name, message, "term raised"]]
+        is_told = isinstance(step.message, RequestVote) and step.message.told_by_leader and step.heard_leader
+        names = [_BY_NAMES[step.role.name, message, _TOLD if is_told else "term raised"]]
         if message in ("RequestVote", "AppendEntries"):
             names.append(_BY_NAMES["follower", message, _OUTCOME_OF[message](step)])
         return names
@@ -228,6 +236,11 @@ def _of_append_entries_response(step: Step) -> str:
     return "confirmed a round" if now.confirmed_round > before.confirmed_round else "nothing new"
 
 
+def _of_timeout_now(step: Step) -> str:
+    assert isinstance(step.message, TimeoutNow)
+    return "ignored" if step.raft.role is step.role else "stands"
+
+
 _OUTCOME_OF = {
     "PreVote": _of_pre_vote,
     "PreVoteResponse": _of_pre_vote_response,
@@ -235,4 +248,5 @@ _OUTCOME_OF = {
     "RequestVoteResponse": _of_request_vote_response,
     "AppendEntries": _of_append_entries,
     "AppendEntriesResponse": _of_append_entries_response,
+    "TimeoutNow": _of_timeout_now,
 }

@@ -19,6 +19,7 @@ from txraft.core.messages import (
 )
 from txraft.core.quorum import committed_index
 from txraft.core.ready import Ready
+from txraft.testing.coverage import changes
 from txraft.testing.coverage.step import ProgressBefore, Step
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def of_step(step: Step) -> Iterator[str]:
     """A message that was dealt with."""
+    yield from changes.of_step(step)
     if step.raft.role is not step.role:
         if step.has_raised_term and step.voted_for is not None:
             yield "E03"
@@ -159,6 +161,7 @@ def of_pre_candidacy(watch: Watch) -> Iterator[str]:
 
 def of_leadership(watch: Watch) -> Iterator[str]:
     """A candidate is about to lead."""
+    yield from changes.of_leadership(watch)
     network, ids, log = watch.coverage.cluster.network, watch.coverage.cluster.ids, watch.raft.log
     if any(network.is_cut(one, other) and not network.is_cut(other, one) for one in ids for other in ids):
         yield "E14"
@@ -175,7 +178,8 @@ def of_following(watch: Watch, term: int) -> Iterator[str]:
         yield "E18"
     if isinstance(raft.role, Leader):
         if term == raft.term:
-            yield "D14" if (raft.write_age_ticks or 0) >= raft.settings.stalled_disk_ticks else "E15"
+            is_stalled = (raft.write_age_ticks or 0) >= raft.settings.stalled_disk_ticks
+            yield "M07" if not raft.membership.is_voter(raft.server_id) else "D14" if is_stalled else "E15"
         # Room is made when a command is taken.
         if raft.role.uncommitted_bytes > raft.log.bytes_between(raft.commit_index + 1, raft.log.last_index + 1):
             yield "R22"
@@ -211,6 +215,7 @@ def of_written(watch: Watch, last_index: int, last_term: int) -> Iterator[str]:
 
 def of_start(watch: Watch, is_cut: bool) -> Iterator[str]:
     """A process has recovered what its disk holds; `is_cut`: it wrote to the log for that."""
+    yield from changes.of_start(watch)
     log = watch.raft.log
     if log.last_index < watch.past.commit_index:
         yield "R17"

@@ -42,6 +42,7 @@ class Step:
         "last_index",
         "last_term",
         "leader_id",
+        "membership_index",
         "message",
         "progress",
         "raft",
@@ -66,6 +67,7 @@ class Step:
         self.last_index = log.last_index
         self.last_term = log.last_term
         self.commit_index = raft.commit_index
+        self.membership_index = raft.memberships.current_index
         self.heard_leader = raft.hears_leader()
         self.has_voted = isinstance(role, PreCandidate | Candidate) and sender in role.votes
         self.progress: ProgressBefore | None = None

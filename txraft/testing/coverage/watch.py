@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -58,15 +58,18 @@ class Coverage:
         cluster.on_start = self._started
         cluster.on_crash = self._crashes
 
-    def reached(self, faults: Mapping[str, int], outcomes: Mapping[str, int]) -> dict[str, int]:
+    def reached(
+        self, faults: Mapping[str, int], outcomes: Mapping[str, int], rows: Iterable[str] = ()
+    ) -> dict[str, int]:
         """
         By name, see `EVERYTHING`: how often each cell was reached, and 1 for each row.
 
         @param faults: how often each was done in this run.
         @param outcomes: how often clients were told each.
+        @param rows: whose situations somebody else has seen.
         """
-        rows = self._rows.union(situations.of_run(faults, outcomes))
-        return dict(sorted((self._cells + Counter(rows)).items()))
+        seen = self._rows.union(rows, situations.of_run(faults, outcomes))
+        return dict(sorted((self._cells + Counter(seen)).items()))
 
     def note(self, rows: Iterator[str]) -> None:
         """The situations of these rows have happened."""
@@ -205,8 +208,8 @@ class Watch:
         self.coverage.note(situations.of_pre_candidacy(self))
         inner()
 
-    def _on_candidacy(self, inner: Callable[[], None]) -> None:
-        inner()
+    def _on_candidacy(self, inner: Callable[[bool], None], told_by_leader: bool = False) -> None:
+        inner(told_by_leader)
         self.votes[self.raft.term] = self.raft.server_id
         self.coverage.note_candidate(self.raft.term, self.raft.server_id)
 

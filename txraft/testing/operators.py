@@ -1,0 +1,90 @@
+"""What operators do in a simulated run: they change who is in the cluster, and who leads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txraft.core.change import Change, ChangeRefused, begin
+from txraft.core.leader import Leader
+from txraft.core.raft import Raft
+from txraft.errors import ChangeFailed
+from txraft.node import RaftNode
+from txraft.testing.workload import Outcomes
+
+KINDS = ("change", "transfer")
+"""What a schedule says for each thing that an operator can do."""
+
+
+class Operators:
+    """
+    Asks servers for changes and hand-overs, and keeps what they answered.
+
+    :ivar outcomes: what became of it, by name, such as `change: done` or `transfer: ChangeFailed`.
+    :ivar rows: those of the catalogue whose situation there was when somebody asked.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes = Outcomes()
+        self.rows: set[str] = set()
+
+    def request(self, node: RaftNode, kind: str, *words: str) -> Deferred[bool]:
+        """
+        Ask a server; fires with whether it was done. `change` is followed by server ids, each behind `+` (a voter), `~`
+        (a learner) or `-` (no member), `transfer` by one.
+        """
+        if kind == "transfer":
+            asked = node.transfer_leadership(words[0])
+        else:
+            change = parse_change(words)
+            if node.raft is not None:
+                self.rows.update(_rows(node.raft, change))
+            asked = node.change_membership(change)
+        return asked.addCallbacks(self._done(kind), self._failed(kind))
+
+    def _done(self, kind: str) -> Callable[[object], bool]:
+        def done(_: object) -> bool:
+            self.outcomes.counts[f"{kind}: done"] += 1
+            return True
+
+        return done
+
+    def _failed(self, kind: str) -> Callable[[Failure], bool]:
+        def failed(failure: Failure) -> bool:
+            self.outcomes.failed(failure, f"{kind}: ")
+            if isinstance(failure.value, ChangeFailed):
+                self.rows.add("M13" if kind == "change" else "E17")
+            return False
+
+        return failed
+
+
+def parse_change(words: tuple[str, ...]) -> Change:
+    """
+    The change that these words ask for.
+
+    :raises KeyError: one begins with no known sign.
+    """
+    named: dict[str, list[str]] = {"+": [], "~": [], "-": []}
+    for word in words:
+        named[word[0]].append(word[1:])
+    return Change(voters=tuple(named["+"]), learners=tuple(named["~"]), removed=tuple(named["-"]))
+
+
+def _rows(raft: Raft, change: Change) -> Iterator[str]:
+    """The rows whose situation it is that a server is asked for this now."""
+    if not isinstance(raft.role, Leader):
+        return
+    if raft.log.term(raft.commit_index) != raft.term:
+        yield "M01"
+    if raft.membership.is_changing:
+        yield "M02"
+        return
+    try:
+        if begin(raft.membership, change) is None:
+            yield "M20"
+    except ChangeRefused:
+        if {*raft.membership.voters} <= {*change.removed}:
+            yield "M08"
