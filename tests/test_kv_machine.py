@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from txraft.images import ISnapshotImage
 from txraft.interfaces import IStateMachine
 from txraft.machines import kv_encoding as encoding
 from txraft.machines.kv import (
@@ -272,6 +273,20 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual(other._state, machine._state)
         self.assertEqual(other.applied_index, machine.applied_index)
         self.assertEqual(other.snapshot(), machine.snapshot())
+
+    def test_an_image_is_the_snapshot_of_its_moment_whenever_its_chunks_are_made(self) -> None:
+        """S08."""
+        machine = KeyValueMachine()
+        self.assertTrue(verifyObject(ISnapshotImage, machine))
+        for number in range(3):
+            apply_one(machine, encoding.pack_set(b"key %d" % number, b"x" * SNAPSHOT_CHUNK_BYTES))
+        expected, image = machine.snapshot(), machine.image()
+        chunks = [next(image)]
+        apply_one(machine, encoding.pack_set(b"key 1", b"changed"))
+        apply_one(machine, encoding.pack_fields(Op.FLUSH, []))
+        chunks += image
+        self.assertEqual(chunks, expected)
+        self.assertGreater(len(chunks), 2)
 
     def test_later_changes_do_not_show_in_a_snapshot(self) -> None:
         """S08"""

@@ -8,13 +8,14 @@ int and bytes are themselves, a list is several, `Status` is a word, `Refused` i
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
 
 from zope.interface import implementer
 
+from txraft.images import ISnapshotImage, SnapshotWay
 from txraft.interfaces import IStateMachine
 from txraft.machines import kv_encoding as encoding
 from txraft.machines.kv_encoding import Ask, CorruptCommand, Op, SetFlag
@@ -23,7 +24,7 @@ from txraft.machines.kv_glob import glob_matcher
 _SNAPSHOT_MAGIC = b"txraft kv 1\n"
 _SNAPSHOT_HEAD = Struct(">QQ")  # last applied index, number of pairs
 _SNAPSHOT_PAIR = Struct(">II")  # length of key, length of value
-SNAPSHOT_CHUNK_BYTES = 1024 * 1024
+SNAPSHOT_CHUNK_BYTES = 128 * 1024
 
 _HASH_BITS = 32
 _INDEX_MASK = 2**31 - 1
@@ -47,13 +48,15 @@ TOO_LONG = Refused(b"ERR string exceeds maximum allowed size (kv_max_value_bytes
 CORRUPT = Refused(b"ERR a command that this server cannot read; it was skipped")
 
 
-@implementer(IStateMachine)
+@implementer(IStateMachine, ISnapshotImage)
 class KeyValueMachine:
     """
     A dict, changed by committed commands only.
 
     `applied_index` is the index of the last command applied; 0 before the first.
     """
+
+    snapshot_way = SnapshotWay.FORK
 
     def __init__(self) -> None:
         self.applied_index = 0
@@ -193,17 +196,24 @@ class KeyValueMachine:
 
     def snapshot(self) -> list[bytes]:
         """See `IStateMachine`. The format is in the code below; servers that applied the same give the same bytes."""
+        return list(self._chunks(self.applied_index, self._state))
+
+    def image(self) -> Iterator[bytes]:
+        """See `ISnapshotImage`. Cost: a copy of the table, and of nothing that is in it."""
+        return self._chunks(self.applied_index, self._state.copy())
+
+    @staticmethod
+    def _chunks(applied_index: int, state: Mapping[bytes, bytes]) -> Iterator[bytes]:
         pack = _SNAPSHOT_PAIR.pack
-        chunks: list[bytes] = []
-        parts = [_SNAPSHOT_MAGIC, _SNAPSHOT_HEAD.pack(self.applied_index, len(self._state))]
+        parts = [_SNAPSHOT_MAGIC, _SNAPSHOT_HEAD.pack(applied_index, len(state))]
         size = 0
-        for key, value in self._state.items():
+        for key, value in state.items():
             parts += (pack(len(key), len(value)), key, value)
-            size += len(key) + len(value)
+            size += _SNAPSHOT_PAIR.size + len(key) + len(value)
             if size >= SNAPSHOT_CHUNK_BYTES:
-                chunks.append(b"".join(parts))
+                yield b"".join(parts)
                 parts, size = [], 0
-        return [*chunks, b"".join(parts)]
+        yield b"".join(parts)
 
     def restore(self, chunks: Sequence[bytes]) -> None:
         """See `IStateMachine`. Where the bytes are cut into chunks does not matter."""
