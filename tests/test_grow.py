@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from processes import RAFTCTL, RECONFIGURE, free_ports, run, wait_until
+from processes import RAFTCTL, RECONFIGURE, free_ports, run, started, wait_until
 from test_kill import Server, Writer, assert_all_is_there
 
 pytestmark = pytest.mark.process
@@ -155,3 +156,15 @@ def test_what_did_not_happen_is_status_1_and_leaves_no_trace(cluster: Cluster) -
     assert "catches up: round 1 of" in given_up.stderr
     assert cluster.voters(a) == ids(a)
     assert "It waits for nothing." in succeeded(cluster.raftctl("why", at=a))
+
+
+def test_who_is_interrupted_is_told_that_it_may_still_happen(cluster: Cluster, tmp_path: pathlib.Path) -> None:
+    a = cluster.start(is_first=True)
+    wait_until(lambda: a.is_leader, "the first server leads")
+    command = [*RAFTCTL, "add", f"127.0.0.1:{free_ports(1)[0]}", "--server", cluster.admin(a)]
+    output = tmp_path / "output"
+    with started(command, tmp_path) as raftctl:
+        wait_until(lambda: "catches up" in output.read_text(), "it waits")
+        raftctl.send_signal(signal.SIGINT)
+        assert raftctl.wait(30) == 1
+    assert output.read_text().splitlines()[1:] == ["Interrupted: if it was a change, it may still happen."]

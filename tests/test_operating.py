@@ -74,7 +74,7 @@ class EndTests(OperatingTestCase):
     def test_whom_it_asks_instead_is_told_on_stderr(self) -> None:
         answers = {A: refusal(NotLeader("b:29922", admin_address=B)), B: (200, {"members": []})}
         self.servers.handlers = {name: lambda path, body, name=name: answers[name] for name in answers}
-        self.assertEqual(self.end(lambda client, screen: changing.change(screen, client.add(["c"]))), 0)
+        self.assertEqual(self.end(lambda client, screen: changing.change(client, screen, client.add(["c"]))), 0)
         self.assertEqual(self.err.getvalue(), f"{A}: not the leader; it is b:29922. Asking {B}.\n")
         self.assertIn("Done.", self.out.getvalue())
 

@@ -118,7 +118,8 @@ async def _typed(server: str, exchange: Deferred[Answer]) -> Answer:
     except _NOT_ASKED as error:
         raise Unreachable(server, _words(error)) from error
     except _NOT_ANSWERED as error:
-        raise NoAnswer(server, _words(error)) from error
+        kind = NoAnswer if _is_lost(error) else BadAnswer
+        raise kind(server, _words(error)) from error
 
 
 def read_answer(server: str, status: int, body: bytes) -> Answer:
@@ -148,13 +149,24 @@ def _read_problem(status: int, error: Answer) -> Problem:
     return Problem(kind, str(error.get("message", "")), facts)
 
 
-def _words(error: BaseException) -> str:
-    if isinstance(error, DeferredTimeout):
-        return SILENT
+def _innermost(error: BaseException) -> BaseException:
     reasons = getattr(error, "reasons", ())
-    innermost = reasons[0].value if reasons else error
+    return reasons[0].value if reasons else error
+
+
+def _is_lost(error: BaseException) -> bool:
+    """It was the connection that failed, not what came over it."""
+    return isinstance(_innermost(error), ConnectionClosed | DeferredTimeout)
+
+
+def _words(error: BaseException) -> str:
+    innermost = _innermost(error)
+    if isinstance(innermost, DeferredTimeout):
+        return SILENT
     if isinstance(innermost, ConnectionClosed):
         return "the connection broke"
+    if not isinstance(error, _NOT_ASKED):
+        return "it does not speak HTTP"
     if isinstance(innermost, ConnectError) and isinstance(innermost.osError, int):
         return os.strerror(innermost.osError)
     return (str(innermost) or type(innermost).__name__).rstrip(".")

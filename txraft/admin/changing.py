@@ -13,6 +13,7 @@ from txraft.admin import operating, tables
 from txraft.admin.asking import Answer
 from txraft.admin.client import AdminClient
 from txraft.admin.operating import Screen, server_id
+from txraft.errors import TxraftError
 from txraft.net.addresses import format_address, parse_address
 
 
@@ -98,19 +99,24 @@ def transfer(options: argparse.Namespace) -> int:
     """Let another voter lead, and wait until it does."""
     if options.plan:
         return operating.run(options, lambda client, screen: plan_transfer(client, screen, options.target))
-    return operating.run(options, lambda client, screen: change(screen, client.transfer(options.target)))
+    return operating.run(options, lambda client, screen: change(client, screen, client.transfer(options.target)))
 
 
 def _run(options: argparse.Namespace, asked: Asked, ask: Callable[[AdminClient], Deferred[Answer]]) -> int:
     if options.plan:
         return operating.run(options, lambda client, screen: plan_change(client, screen, asked))
-    return operating.run(options, lambda client, screen: change(screen, ask(client)))
+    return operating.run(options, lambda client, screen: change(client, screen, ask(client)))
 
 
-async def change(screen: Screen, answer: Deferred[Answer]) -> int:
+async def change(client: AdminClient, screen: Screen, answer: Deferred[Answer]) -> int:
     """Wait for a change, and show the members after it."""
     found = await answer
-    screen.answer(found, ["Done.", "", *tables.members(found["members"])])
+    # Who made the change may be no leader any more, or no member, and know little of the others.
+    try:
+        members = (await client.members())["members"]
+    except TxraftError:
+        members = found["members"]
+    screen.answer(found, ["Done.", "", *tables.members(members)])
     return 0
 
 

@@ -6,13 +6,14 @@ import argparse
 import functools
 import ipaddress
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TextIO
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from txraft.admin import tables
 from txraft.admin.asking import Answer, Asker, problem_in
@@ -224,14 +225,16 @@ def run_reactor(work: Callable[[Any, Any], Deferred[int]], screen: Screen) -> in
     ended: list[int] = []
 
     def main(_: Any) -> Deferred[None]:
-        http = HTTPClient(Agent(reactor, connectTimeout=CONNECT_TIMEOUT_S))
-        return work(http, reactor).addCallback(ended.append)
+        working = work(HTTPClient(Agent(reactor, connectTimeout=CONNECT_TIMEOUT_S)), reactor)
+        # Before connections are closed, which would look as if the servers did it.
+        reactor.addSystemEventTrigger("before", "shutdown", working.cancel)
+        return working.addCallbacks(ended.append, lambda failure: failure.trap(CancelledError) and None)
 
     try:
         react(main, _reactor=reactor)
-    except SystemExit:
-        if not ended:
-            screen.say("Interrupted: what was asked may still happen.")
+    except SystemExit as end:
+        if not ended and not end.code:
+            screen.say("Interrupted: if it was a change, it may still happen.")
     return ended[0] if ended else 1
 
 
@@ -245,6 +248,10 @@ def carry_out(work: Work, target: Target, screen: Screen, http: Any, clock: Any,
             return await work(client, screen)
         except TxraftError as error:
             screen.failed(error)
+            return 1
+        except BrokenPipeError:
+            # Whoever read the answer has enough of it. Nor is there anybody to tell at the interpreter's end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
 
     return Deferred.fromCoroutine(to_the_end())

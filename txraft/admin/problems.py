@@ -109,7 +109,9 @@ KINDS: dict[type[BaseException], Kind] = {
 
 CLIENT_KINDS: dict[type[BaseException], Kind] = {
     Unreachable: Kind("unreachable", 502, "ERROR", "Nothing was done.", ("server",)),
-    NoAnswer: Kind("no_answer", 504, "ERROR", "What was asked may still happen: look at the members.", ("server",)),
+    NoAnswer: Kind(
+        "no_answer", 504, "ERROR", "If it was a change, it may still happen: look at the members.", ("server",)
+    ),
     BadAnswer: Kind("bad_answer", 502, "ERROR", "Is that the address of an admin port?", ("server",)),
 }
 """What no server says, but a client finds. The status is what a gateway would answer."""

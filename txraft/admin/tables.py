@@ -100,7 +100,11 @@ def plan(found: Answer) -> list[str]:
     ]
     lines = table(("", "before", "after"), rows)
     for server in found["servers"]:
-        detail = "can be reached from the leader" if server["is_reachable"] else f"NOT REACHABLE: {server['detail']}"
+        detail = (
+            "can be reached from the leader"
+            if server["is_reachable"]
+            else f"NOT REACHABLE: {server['detail'].rstrip('.')}"
+        )
         lines.append(f"{printable(server['server_id'])}: {printable(detail)}.")
     lines += map(printable, found["notes"])
     if found["refusal"]:
