@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import random
-import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from txraft.admin.http_service import AdminService, host_names
 from txraft.admin.operations import Operations
 from txraft.config import Config
 from txraft.config_reading import load_config
+from txraft.disk import make_store
 from txraft.errors import ConfigError
 from txraft.interfaces import IStateMachine, IStateMachinePlugin
 from txraft.net.addresses import parse_address
@@ -38,9 +38,6 @@ from txraft.node import RaftNode
 from txraft.node.settings import NodeSettings
 from txraft.plugins import find_state_machine, installed_state_machines
 from txraft.server import Part, ReservedPort, ServerService
-from txraft.storage.files import FileSystem
-from txraft.storage.snapshots import SnapshotStore
-from txraft.storage.store import LogStore
 from txraft.storage.writer import WriterThread
 
 
@@ -217,26 +214,9 @@ def make_transport(config: Config, rpc_port: ReservedPort, reactor: Any) -> Peer
 
 def make_node(config: Config, machine: IStateMachine, transport: PeerTransport, reactor: Any) -> RaftNode:
     """A node on this machine's disk, network and clock, not yet started."""
-    files = FileSystem()
-    store = LogStore(
-        data_dir=config.data_dir,
-        log_file=config.log_file,
-        core_map_file=config.core_map_file,
-        server_id=config.server_id,
-        cluster_id=config.cluster_id,
-        segment_bytes=config.log_segment_bytes,
-        fsync=config.fsync,
-        files=files,
-        writer=WriterThread(reactor),
-        new_incarnation=lambda: secrets.randbits(63) + 1,
-        monotonic=time.monotonic,
-        snapshots=SnapshotStore(
-            files, config.snapshot_dir, config.snapshot_keep, config.fsync, WriterThread(reactor, "txraft-snapshots")
-        ),
-    )
     return RaftNode(
         settings=node_settings(config),
-        log_store=store,
+        log_store=make_store(config, WriterThread(reactor), WriterThread(reactor, "txraft-snapshots")),
         transport=transport,
         machine=machine,
         clock=reactor,

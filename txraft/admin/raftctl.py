@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from txraft.admin import changing, dev, show
+from txraft.admin import changing, dev, recover, show
 from txraft.admin.manhole import password_command as manhole_password
 from txraft.testing import command as simulate
 
@@ -34,6 +34,7 @@ COMMANDS = (
     Command("remove", "make servers no members", changing.add_arguments_of_remove, changing.remove),
     Command("replace", "put new servers in the place of old ones", changing.add_arguments_of_replace, changing.replace),
     Command("transfer", "let another server lead", changing.add_arguments_of_transfer, changing.transfer),
+    Command("recover", "go on with what one server has, when a majority is gone", recover.add_arguments, recover.run),
     Command("dev", "run a cluster on this machine until Ctrl-C", dev.add_arguments, dev.run),
     Command("manhole-password", "let a user log in by telnet", manhole_password.add_arguments, manhole_password.run),
     Command("simulate", "run simulated clusters under faults, and check them", simulate.add_arguments, simulate.run),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from txraft.core.candidate import Candidate, PreCandidate
+from txraft.core.cluster_id import recoveries
 from txraft.core.errors import InvariantBroken
 from txraft.core.follower import Follower
 from txraft.core.leader import Leader
@@ -277,7 +278,10 @@ class ClusterInvariants:
             seen.terms.append(term)
             if log.kind(at) is EntryKind.CONFIGURATION:
                 before, after = raft.memberships.at(at - 1), raft.memberships.at(at)
-                require(_always_meet(before, after), "two memberships decide apart", raft.server_id, at, before, after)
+                # With a recovery, an operator says that the old members are gone.
+                is_recovery = recoveries(after.cluster_id) > recoveries(before.cluster_id)
+                is_safe = is_recovery or _always_meet(before, after)
+                require(is_safe, "two memberships decide apart", raft.server_id, at, before, after)
 
     def _check_leader(self, seen: _Seen, raft: Raft) -> None:
         if not isinstance(raft.role, Leader):

@@ -50,6 +50,14 @@ class StateFile:
         self.path = path
         self._temporary_path = path + ".tmp"
 
+    def exists(self) -> bool:
+        """Whether anything was ever written. Changes nothing."""
+        try:
+            self._files.close(self._files.open(self.path))
+        except FileNotFoundError:
+            return False
+        return True
+
     def read(self) -> tuple[Identity, HardState] | None:
         """
         What was written last; None if nothing ever was. Removes what a crash during `write` left behind.

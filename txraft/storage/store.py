@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txraft import codec
-from txraft.core.cluster_id import may_be_one
+from txraft.core.cluster_id import may_be_one, name_of
 from txraft.core.log import EntryRun
 from txraft.core.messages import HardState
 from txraft.core.snapshot import SnapshotMeta
@@ -78,10 +78,16 @@ class LogStore:
 
     # -- opening
 
-    def open(self) -> Recovered:
-        """See `ILogStore`."""
+    def open(self, must_exist: bool = False) -> Recovered:
+        """
+        See `ILogStore`.
+
+        @param must_exist: make no new data directory.
+        """
         if not self._syncs.enabled:
             _log.warn("UNSAFE: fsync=no: what {path} holds may be lost in a crash", path=self._data_dir)
+        if must_exist and not self._state_file.exists():
+            raise StorageError(f"{self._state_file.path}: not there: no server has ever started with this directory")
         state_dir = directory_of(self._state_file.path)
         for path in (self._data_dir, directory_of(self._log_file), state_dir, self.snapshots.path):
             self._make_directory(path)
@@ -179,7 +185,8 @@ class LogStore:
             )
 
     def _check_snapshot(self, found: Identity, snapshot: Snapshot | None) -> None:
-        if snapshot is not None and found.cluster_id not in ("", snapshot.meta.cluster_id):
+        # Whose epochs differ: it may have been taken before a recovery, and stays good.
+        if snapshot is not None and name_of(found.cluster_id) not in ("", name_of(snapshot.meta.cluster_id)):
             raise StorageError(
                 f"{self.snapshots.path}: a snapshot of cluster {snapshot.meta.cluster_id!r}, but this server belongs "
                 f"to cluster {found.cluster_id!r}. Give each server a directory of its own"

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
@@ -29,6 +29,22 @@ class IWriter(Interface):
 
     def stop() -> Deferred[None]:
         """Finish all jobs. Nothing may be handed in from now on. Never fails."""
+
+
+@implementer(IWriter)
+class InlineWriter:
+    """Carries each job out at once, on the caller's turn: for commands that have nothing else to do meanwhile."""
+
+    def run(self, job: Callable[..., Any], *args: Any, afterwards: Callable[[], None] | None = None) -> Deferred[Any]:
+        """See `IWriter`."""
+        done: Deferred[Any] = execute(job, *args)
+        if afterwards is not None:
+            done.addCallback(lambda result: (afterwards(), result)[1])
+        return done
+
+    def stop(self) -> Deferred[None]:
+        """See `IWriter`."""
+        return succeed(None)
 
 
 @implementer(IWriter)
