@@ -55,8 +55,9 @@ class Manhole:
         """
         try:
             from txraft.admin.manhole import keys, ssh
-        except ImportError as error:
-            problem = f"manhole_ssh_port: {error.name} is not installed: pip install 'txraft[ssh]'"
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition(".")[0]
+            problem = f"manhole_ssh_port: {package} is not installed: pip install 'txraft[ssh]'"
             raise ConfigError(problem) from error
         keys.read_authorized_keys(authorized_keys)
         keys.read_host_key(host_key)
