@@ -9,6 +9,8 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -16,6 +18,7 @@ import pytest
 from manhole_support import seen
 from processes import DEADLINE_S, TWISTD, ask, environment, free_ports, run, started, terminate, wait_until
 
+from txraft.admin.manhole.keys import make_host_key, read_host_key
 from txraft.admin.manhole.passwords import write_password
 
 pytestmark = pytest.mark.process
@@ -50,10 +53,6 @@ class Server:
 
     def wait_for_leader(self) -> None:
         wait_until(lambda: ask(self.kv_port, "get nothing") == "OK null", "a leader")
-
-
-def telnet_settings(server_port: int) -> list[str]:
-    return [f"manhole_port={server_port}", "manhole_password_file=passwords"]
 
 
 class TelnetClient:
@@ -106,7 +105,7 @@ class TelnetClient:
 def test_a_session_by_telnet_makes_a_cluster_of_two(tmp_path: pathlib.Path) -> None:
     first, second = Server(tmp_path / "first", True), Server(tmp_path / "second", False)
     with (first.directory / "raft.conf").open("a") as file:
-        file.write("\n" + "\n".join(telnet_settings(first.telnet_port)))
+        file.write(f"\nmanhole_port={first.telnet_port}\nmanhole_password_file=passwords")
     write_password(str(first.directory / "passwords"), USER, PASSWORD.encode())
     with first.running() as process, second.running():
         first.wait_for_leader()
@@ -241,6 +240,55 @@ class TestSsh:
             assert forwarded.returncode != 0 and "unknown channel" in forwarded.stderr, forwarded
             assert self.ssh(server, "sftp", options=("-s",)).returncode != 0
         assert "manhole: a key of 127.0.0.1:" in server.output
+
+
+def test_conchs_own_client_gets_an_answer_too(tmp_path: pathlib.Path) -> None:
+    server = Server(tmp_path / "first", True)
+    identity = make_host_key(str(server.directory / "identity"))
+    for name in ("keys", "identity.pub"):
+        (server.directory / name).write_bytes(identity.public().toString("openssh", comment=b"carol"))
+    with (server.directory / "raft.conf").open("a") as file:
+        file.write(f"\nmanhole_ssh_port={server.ssh_port}\nmanhole_authorized_keys=keys")
+    run_conch = "import sys; from twisted.conch.scripts.conch import run; run()"
+    command = [
+        sys.executable,
+        "-c",
+        run_conch,
+        "--noagent",
+        "-l",
+        "operator",
+        "-p",
+        str(server.ssh_port),
+        "-i",
+        "identity",
+    ]
+    with server.running():
+        server.wait_for_leader()
+        host_key = read_host_key(str(server.directory / "raft-data" / "manhole.key"))
+        assert host_key is not None
+        (server.directory / "known").write_bytes(b"127.0.0.1 " + host_key.public().toString("openssh"))
+        command += ["--known-hosts", "known", "127.0.0.1", "members"]
+        with (
+            subprocess.Popen(
+                command,
+                cwd=server.directory,
+                env=environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as client,
+            contextlib.ExitStack() as stack,
+        ):
+            limit = threading.Timer(DEADLINE_S, client.kill)
+            limit.start()
+            stack.callback(limit.cancel)
+            assert client.stdin is not None and client.stdout is not None
+            shown = [client.stdout.readline() for _ in range(2)]
+            # It shows nothing if its standard input ends too soon, and stays if it does not end.
+            client.stdin.close()
+            assert client.wait(DEADLINE_S) == 0
+    assert shown[1].startswith(f"{server.server_id}  leader"), shown
+    assert "manhole: carol has logged in by ssh" in server.output
 
 
 @pytest.mark.parametrize("key", ["manhole_port", "manhole_ssh_port"])
