@@ -46,6 +46,7 @@ class StubServers(Resource):
         self.handlers: dict[str, Handler] = {}
         self.seen: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.redirect_to = ""
         self._stub = StubTreq(self)
 
     def request(self, method: str, url: str, **options: Any) -> Deferred[Any]:
@@ -69,6 +70,8 @@ class StubServers(Resource):
             return NOT_DONE_YET
         status, answer = reply
         request.setResponseCode(status)
+        if self.redirect_to:
+            request.setHeader("Location", self.redirect_to)
         return answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 
     def pass_time(self, seconds: float) -> None:

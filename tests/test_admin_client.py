@@ -70,8 +70,10 @@ class LeaderTests(ClientTestCase):
 
     def test_it_ends_where_two_servers_name_each_other(self) -> None:
         self.servers.handlers = {A: follower_of(B), B: follower_of(A)}
-        error = self.result(self.client(A).add(["c"]))
-        self.assertEqual(error.code, "not_leader")
+        waiting = self.client(A).add(["c"])
+        self.servers.pass_time(1)
+        self.assertLess(len(self.servers.seen), 10, "it gives them time")
+        self.assertEqual(self.result(waiting).code, "not_leader")
         self.assertEqual(len(self.servers.seen), 20)
 
     def test_a_leader_that_has_no_admin_port_is_named(self) -> None:
@@ -156,6 +158,13 @@ class OutcomeTests(ClientTestCase):
         for reply in ((200, b"<html>hello</html>"), (404, b"gone"), (302, {}), (200, [1]), (500, {"error": "x"})):
             self.servers.handlers = {A: lambda path, body, reply=reply: reply}
             self.assertIsInstance(self.result(self.client(A).add(["b"]), seconds=0), BadAnswer, reply)
+
+    def test_a_redirect_of_http_is_not_followed(self) -> None:
+        """Whoever answers there would be given the token."""
+        self.servers.redirect_to = f"http://{B}/v1/status"
+        self.servers.handlers = {A: lambda path, body: (307, {}), B: leader}
+        self.assertIsInstance(self.result(self.client(A).status(), seconds=0), BadAnswer)
+        self.assertEqual(self.servers.seen, [f"{A} GET /v1/status"])
 
     def test_a_failure_that_we_do_not_know_keeps_its_name_and_its_advice(self) -> None:
         found = {"error": {"code": "from_the_future", "message": "strange", "advice": "Wait.", "leader_id": None}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -144,7 +145,7 @@ def test_a_plan_says_who_cannot_be_reached_and_changes_nothing(cluster: Cluster)
     assert (cluster.voters(a), cluster.status(a)["last_index"]) == (ids(a), before)
 
 
-def test_what_did_not_happen_is_status_1_and_leaves_no_trace(cluster: Cluster) -> None:
+def test_what_did_not_happen_is_status_1_and_leaves_no_trace(cluster: Cluster, tmp_path: pathlib.Path) -> None:
     a = cluster.start(is_first=True, timings=())
     wait_until(lambda: a.is_leader, "the first server leads")
     refused = cluster.raftctl("remove", server_id(a), at=a)
@@ -156,6 +157,8 @@ def test_what_did_not_happen_is_status_1_and_leaves_no_trace(cluster: Cluster) -
     assert "catches up: round 1 of" in given_up.stderr
     assert cluster.voters(a) == ids(a)
     assert "It waits for nothing." in succeeded(cluster.raftctl("why", at=a))
+    piped = f"{shlex.join(RAFTCTL)} status --server {cluster.admin(a)} | true"
+    assert run(["/bin/sh", "-c", piped], tmp_path).stderr == "", "nobody reads it: no error of ours"
 
 
 def test_who_is_interrupted_is_told_that_it_may_still_happen(cluster: Cluster, tmp_path: pathlib.Path) -> None:
