@@ -7,6 +7,7 @@ import json
 import pytest
 from http_support import Admin, follower_of, started
 from twisted.internet.error import ConnectionDone
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from txraft.admin.http_api import ROUTES
@@ -68,7 +69,9 @@ def test_whoever_leaves_before_the_answer_is_not_missed():
     body = json.dumps({"servers": ["s2"]}).encode()
     asked = admin.begin("POST", "/v1/members/add", body, content_type="application/json")
     asked.channel.connectionLost(Failure(ConnectionDone()))
-    cluster.run(2)
+    with capturedLogs() as events:
+        cluster.run(2)
+    assert not [event for event in events if "log_failure" in event]
     assert not admin.resource.under_way
     assert [member["role"] for member in admin.ask("GET", "/v1/members").json["members"]] == ["voter", "voter"]
 

@@ -367,6 +367,14 @@ class Status(SynchronousTestCase):
         for other in others:
             self.assertIn(f"Entry 3 is not committed yet: {other} has 2, ", " ".join(leader.status().waiting_for))
 
+    def test_its_addresses_may_be_told_one_by_one(self) -> None:
+        """What serves clients and what serves operators do not know of each other."""
+        _, node = started()
+        node.advertise(client_address="10.0.0.1:8877")
+        node.advertise(admin_address="10.0.0.1:29998")
+        [member] = node.status().members
+        self.assertEqual((member.client_address, member.admin_address), ("10.0.0.1:8877", "10.0.0.1:29998"))
+
     def test_it_works_before_the_start_and_after_the_stop(self) -> None:
         cluster, node = started()
         node.stopService()

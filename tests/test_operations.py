@@ -66,7 +66,8 @@ def test_a_server_takes_the_place_of_another_whatever_that_was():
     cluster, leader = started(size=3, passive=2)
     outcome(cluster, leader.change(learners=["s4"]))
     answer = outcome(cluster, leader.change(replace={"s4": "s5"}))
-    assert {member["server_id"]: member["role"] for member in answer["members"]}["s5"] == "learner"
+    roles = {member["server_id"]: member["role"] for member in answer["members"]}
+    assert roles == {"s1": "voter", "s2": "voter", "s3": "voter", "s5": "learner"}
     again = outcome(cluster, leader.change(replace={"s4": "s5"}))
     assert again["members"] == answer["members"], "asking again for what is so is answered, and makes no voter of it"
 
