@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import re
 
 import pytest
 from http_support import Admin, follower_of, started
@@ -13,7 +15,9 @@ from twisted.python.failure import Failure
 from txraft.admin.http_api import ROUTES
 from txraft.admin.http_openapi import document
 from txraft.admin.http_site import all_endpoints
+from txraft.admin.problems import KINDS_BY_CODE
 from txraft.admin.schema import problem_with
+from txraft.config import KEYS
 
 
 def voters(answer):
@@ -175,3 +179,15 @@ def test_the_document_is_one_that_others_can_read():
     for schema in document()["components"]["schemas"].values():
         problem_with({}, schema, document()["components"]["schemas"])
     assert document()["openapi"] == "3.1.0"
+
+
+def test_the_manual_names_paths_and_codes_that_there_are():
+    _, admin = started(size=1)
+    text = (pathlib.Path(__file__).parents[1] / "docs" / "admin.md").read_text()
+    paths = {endpoint.path for endpoint in all_endpoints(admin.operations)}
+    named = {*re.findall(r"/v1/[a-z_/]+(?:\.json)?", text), *re.findall(r"`(?:POST |GET )?(/[a-uw-z][a-z_]*)", text)}
+    assert named <= paths, named - paths
+    assert len(named) >= 9
+    codes = set(re.findall(r"`([a-z]+_[a-z_]+)`", text))
+    assert codes <= {*KINDS_BY_CODE, *KEYS, "leader_admin_address"}, codes
+    assert all(code in text for code in ("not_leader", "change_under_way", "change_failed", "outcome_unknown"))

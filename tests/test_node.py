@@ -364,8 +364,10 @@ class Status(SynchronousTestCase):
             cluster.crash(other)
         Outcome(leader.propose(b"x"))
         cluster.run(0.15)
+        last = leader.status().last_index
         for other in others:
-            self.assertIn(f"Entry 3 is not committed yet: {other} has 2, ", " ".join(leader.status().waiting_for))
+            told = f"Entry {last} is not committed yet: {other} has {last - 1}, "
+            self.assertIn(told, " ".join(leader.status().waiting_for))
 
     def test_its_addresses_may_be_told_one_by_one(self) -> None:
         """What serves clients and what serves operators do not know of each other."""
