@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
-from manhole_support import password_file
-from processes import environment
+from manhole_support import leading, password_file
+from processes import ROOT, environment
 from test_config import parse, problems_of
 
+from txraft.admin.manhole.verbs import Verbs
+from txraft.admin.operations import Operations
+from txraft.config import KEYS
 from txraft.tap import Options, make_manholes
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f alice\n"
@@ -116,3 +120,13 @@ def test_without_the_extra_ssh_is_refused_with_what_to_install_and_telnet_works(
     assert refused.stderr == (
         "--set manhole_ssh_port: manhole_ssh_port: cryptography is not installed: pip install 'txraft[ssh]'\n"
     )
+
+
+def test_the_guide_names_every_key_and_every_verb_and_no_other():
+    guide = (ROOT / "docs" / "manhole.md").read_text()
+    keys = {key for key in KEYS if key.startswith("manhole_")}
+    assert set(re.findall(r"\bmanhole_\w+", guide)) == keys
+    verbs = Verbs(Operations(leading(size=1).leader()))
+    table = [line.split("|")[1].strip() for line in guide.splitlines() if line.startswith("| `")]
+    usages = [verbs._verbs[name].usage for name in verbs.names()]
+    assert table == [f"`{usage}`" for usage in [*usages, "quit"]]
