@@ -158,6 +158,11 @@ class ClusterInvariants:
         seen.raft = None
         seen.lost_in_term = max(other.term for other in self._seen.values())
 
+    @property
+    def last_loss_term(self) -> int:
+        """The highest term of all servers when the last loss was noted; -1 if there was none."""
+        return max((seen.lost_in_term for seen in self._seen.values()), default=-1)
+
     def check(self, rafts: Mapping[str, Raft], changed: Iterable[str] | None = None) -> None:
         """
         @param changed: the only servers that have done anything since the last check; None: nobody knows.

@@ -263,6 +263,11 @@ class Cluster:
         """The disk of a server that does not run has lost what it had made durable, as `is_held_by_others` allows."""
         self._invariants.note_loss(server_id)
 
+    @property
+    def last_loss_term(self) -> int:
+        """The highest term of all servers when a disk last lost what it had made durable; -1 if none has."""
+        return self._invariants.last_loss_term
+
     def stop(self, seconds: float = 30.0) -> None:
         """
         Stop every server that runs, as SIGTERM does.
