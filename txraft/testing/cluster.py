@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -19,6 +19,7 @@ from zope.interface import implementer
 from txraft.core.errors import InvariantBroken
 from txraft.core.invariants import ClusterInvariants, Words, require
 from txraft.core.raft import Raft
+from txraft.core.role import Role
 from txraft.errors import StorageError
 from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
@@ -28,6 +29,7 @@ from txraft.storage.store import LogStore
 from txraft.testing.clock import ProcessClock, SimulatedClock
 from txraft.testing.disk import FakeDisk
 from txraft.testing.network import Network, SimulatedTransport
+from txraft.testing.truth import TrueStore
 from txraft.testing.witness import Witness
 from txraft.testing.writer import FakeWriter
 
@@ -118,6 +120,9 @@ class Cluster:
         self._invariants = ClusterInvariants()
         self._digests: dict[int, bytes] = {}
         self._rafts: dict[str, Raft] = {}
+        self._stores: dict[str, TrueStore] = {}
+        self._on_role: Callable[[str, str], object] | None = None
+        self._roles: dict[str, Role] = {}
         self._changed: dict[str, None] = {}
         """The servers that have done something since the invariants were checked; the others cannot have changed."""
         self.ids = [f"s{number}" for number in range(1, size + 1)]
@@ -149,9 +154,10 @@ class Cluster:
         server.writer = FakeWriter(server.clock, lambda: server.disk_seconds())
         server.transport = self.network.transport(server.server_id, server.clock.when_awake)
         server.machine = self._make_machine(server.server_id)
+        store = TrueStore(self._store(server, server.disk, server.writer))
         node = RaftNode(
             self._node_settings(server),
-            self._store(server, server.disk, server.writer),
+            store,
             server.transport,
             Witness(server.machine, server.server_id, self._digests, lambda: self._be_busy(server), self._judging),
             server.clock,
@@ -167,7 +173,7 @@ class Cluster:
         raft = node.raft
         assert raft is not None
         if server.own_disk is None:
-            self._rafts[server.server_id] = raft
+            self._rafts[server.server_id], self._stores[server.server_id] = raft, store
             self._changed[server.server_id] = None
             self.on_start(server)
         server.transport.on_send = Words(raft).check
@@ -185,7 +191,7 @@ class Cluster:
             core_map_file="/data/raft.state",
             server_id=server.server_id,
             cluster_id=server.cluster_id,
-            segment_bytes=16 * 1024,
+            segment_bytes=4 * 1024,
             fsync=True,
             files=disk,
             writer=writer,
@@ -333,8 +339,24 @@ class Cluster:
                 raise self._broken
             if self._changed:
                 self._invariants.check(self._rafts, self._changed)
-                self._changed.clear()
+                changed, self._changed = self._changed, {}
+                for server_id in changed:
+                    self._stores[server_id].check(self._rafts[server_id])
+                if self._on_role is not None:
+                    self._tell_of_roles(changed)
         return True
+
+    def watch_roles(self, tell: Callable[[str, str], object] | None) -> None:
+        """From now on `tell(server_id, name)` at the moment at which a server takes a role; None: no more."""
+        self._on_role = tell
+        self._roles = {server_id: raft.role for server_id, raft in self._rafts.items()}
+
+    def _tell_of_roles(self, server_ids: Iterable[str]) -> None:
+        for server_id in server_ids:
+            role = self._rafts[server_id].role
+            if self._roles.get(server_id) is not role and self._on_role is not None:
+                self._roles[server_id] = role
+                self._on_role(server_id, role.name)
 
     # -- looking
 

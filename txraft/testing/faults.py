@@ -56,7 +56,11 @@ class Faults:
     def restart_failed(self) -> None:
         """As a supervisor does: a server whose disk failed has stopped itself, and is started again."""
         for server_id, server in sorted(self._servers.items()):
-            if server.node is not None and server.node.failure is not None:
+            if server.node is None or server.writer is None:
+                continue
+            is_stopped = server.node.failure is not None
+            require(is_stopped or not server.writer.has_failed, "a server goes on after its disk failed", server_id)
+            if is_stopped:
                 require(isinstance(server.node.failure, StorageError), "a server stopped itself", server.node.failure)
                 self._damage.end()
                 if self._servers[server_id].node is server.node:
@@ -71,6 +75,7 @@ class Faults:
         self._damage.end()
         for server in self._servers.values():
             server.disk.work()
+        self._cluster.watch_roles(None)
         for call in self._ends:
             if call.active():
                 call.cancel()
@@ -124,6 +129,54 @@ class Faults:
         for link in [link for link in links if not network.is_cut(*link)]:
             network.cut(*link)
             self._after(milliseconds, network.mend, *link)
+
+    def do_usurp(self, milliseconds: str) -> None:
+        """Nobody hears the leader, whose disk is slow; it hears its successor, who replaces what it is just writing."""
+        leader = self._cluster.leader()
+        if leader is not None:
+            self.counts["usurp"] += 1
+            self.do_disk(leader.settings.server_id, "stalled")
+            self.do_blip(leader.settings.server_id, "out", milliseconds)
+
+    def do_oversleep(self, server_id: str, milliseconds: str) -> None:
+        """A server sleeps, and for as long again after that it does not hear what has become of the others."""
+        self.counts["oversleep"] += 1
+        self.do_blip(server_id, "both", str(2 * int(milliseconds)))
+        self.do_hiccup(server_id, milliseconds)
+
+    def do_ambush(self, role: str, how: str, milliseconds: str, number: str) -> None:
+        """
+        The next so many servers that take a role, `new-leader` or another, are hit at that moment: what they have and
+        know then, they alone do.
+
+        So leaders follow each other as in the paper's Figure 8, which a fault at any time hardly ever begins.
+        """
+        left = int(number)
+
+        def strike(server_id: str, name: str) -> None:
+            nonlocal left
+            if "new-" + name == role and left:
+                left -= 1
+                self.counts[f"ambush {how}"] += 1
+                self._strike(how, server_id, milliseconds)
+
+        self._cluster.watch_roles(strike)
+
+    def _strike(self, how: str, server_id: str, milliseconds: str) -> None:
+        match how:
+            case "cut":
+                self.do_blip(server_id, "both", milliseconds)
+            case "mute":
+                self.do_blip(server_id, "out", milliseconds)
+            case "sleep":
+                self.do_hiccup(server_id, milliseconds)
+            case "stall":
+                self.do_disk(server_id, "stalled")
+                self._after(milliseconds, self.do_disk, server_id, "fast")
+            case "kill":
+                self.do_bounce(server_id, "none", milliseconds)
+            case _:
+                raise ValueError(f"there is no such ambush: {how}")
 
     def do_bridge(self, server_id: str) -> None:
         """Two halves that do not hear each other, and one server that hears both."""

@@ -21,6 +21,8 @@ NETWORKS = {
     "slow": NetworkFaults(min_delay_s=0.02, max_delay_s=0.1),
     # Most frames are quick, and some are as late as an election timeout or two.
     "heavy": NetworkFaults(max_delay_s=0.002, late=0.05, max_late_s=0.4, reorders=True),
+    # Nothing is lost, and of much that is under way the last may come first.
+    "shuffled": NetworkFaults(max_delay_s=0.03, reorders=True),
 }
 """What a network can be like, by the name that a schedule uses."""
 
@@ -29,6 +31,17 @@ DISKS = {"fast": 0.001, "slow": 0.05, "crawling": 0.4, "stalled": 3.0, "dead": 1
 
 KEEPS = ("some", "none", "all")
 """What a crash leaves of what was not synced; see `FakeDisk.crash`."""
+
+AMBUSHES = (
+    ("new-leader", "cut"),
+    ("new-leader", "cut"),
+    ("new-leader", "mute"),
+    ("new-leader", "kill"),
+    ("new-candidate", "cut"),
+    ("new-candidate", "sleep"),
+    ("new-pre-candidate", "stall"),
+)
+"""Who is waited for, and what happens to it; see `Faults.do_ambush`."""
 
 ROLES = ("leader", "follower")
 """What a schedule may say in a server's place: who leads when it is done, or one of those that do not."""
@@ -163,8 +176,11 @@ PROFILES = {
         servers=(3, 5, 5),
         at_leader=0.7,
         weights=(
-            ("blip", 10),
-            ("cut", 4),
+            ("blip", 5),
+            ("ambush", 8),
+            ("usurp", 4),
+            ("oversleep", 3),
+            ("cut", 3),
             ("heal", 5),
             ("bounce", 5),
             ("hiccup", 5),
@@ -266,8 +282,13 @@ def _draw_words(rng: random.Random, kind: str, who: str, ids: Sequence[str]) -> 
             return (who, rng.choice(KEEPS), str(rng.randint(1, 12)))
         case "blip":
             return (who, rng.choice(("both", "out", "in")), length_ms)
-        case "hiccup":
+        case "hiccup" | "oversleep":
             return (who, length_ms)
+        case "usurp":
+            return (length_ms,)
+        case "ambush":
+            role, how = rng.choice(AMBUSHES)
+            return (role, how, length_ms, str(rng.randint(1, 3)))
         case "cut" | "clone":
             return (who, rng.choice(ids)) if rng.random() < 0.5 else (rng.choice(ids), who)
         case "network":

@@ -18,12 +18,12 @@ import attrs
 
 from txraft.core.invariants import require
 from txraft.node import RaftNode
-from txraft.testing.clock import ProcessClock
 from txraft.testing.cluster import Cluster
 from txraft.testing.coverage.watch import Coverage
 from txraft.testing.endings import Endings
 from txraft.testing.faults import Faults
 from txraft.testing.machines import MachineWorkload
+from txraft.testing.open_requests import OpenRequests
 from txraft.testing.quiet import quietly
 from txraft.testing.registers import RegisterClients
 from txraft.testing.schedule import ALL, PROFILES, Action, draw, profile_of
@@ -37,6 +37,10 @@ LIMITS: tuple[dict[str, Any], ...] = (
     {"max_append_bytes": 150, "max_inflight_bytes": 400, "max_uncommitted_bytes": 600, "max_pending_reads": 6},
 )
 """The defaults, and some that are reached: logs spread slowly, and servers are overloaded."""
+
+
+LAST_REQUESTS = 3
+"""Of each server when the run is over."""
 
 
 @attrs.frozen
@@ -130,8 +134,8 @@ class Simulation:
         self._endings = Endings(
             self.cluster, self.workload, rng, self._election_s, self._ask, self.faults.restart_failed
         )
-        self._asked = 0
-        self._open: dict[int, tuple[tuple[str, ...], ProcessClock]] = {}
+        self._rng = rng
+        self._open = OpenRequests(self.cluster)
         self._digest = hashlib.blake2b(digest_size=16)
         self.cluster.network.trace = self._trace
 
@@ -156,6 +160,7 @@ class Simulation:
         for action in self.schedule:
             cluster.run(max(0.0, action.at_ms / 1000 - cluster.clock.now))
             self.faults.restart_failed()
+            self._open.check()
             self._trace(str(action).encode())
             if action.kind == "client":
                 self._do_client(*action.words)
@@ -165,17 +170,19 @@ class Simulation:
         getattr(self._endings, self.options.ending)()
         cluster.run(self._election_s)
         if self.options.ending == "agreement":
-            self._require_answers("a request is neither answered nor refused when all is well")
+            self._open.require_none("a request is neither answered nor refused when all is well")
+        self._ask_to_the_last()
         cluster.stop()
-        self._require_answers("a Deferred never fires")
+        self._open.require_none("a Deferred never fires")
         unexpected = self.workload.outcomes.unexpected
         require(not unexpected, "an untyped failure", *unexpected)
         return self._report(is_undecided=not self.workload.check_history())
 
-    def _require_answers(self, otherwise: str) -> None:
-        """What a process that died was asked is never answered; all else is."""
-        for words, clock in self._open.values():
-            require(not clock.is_alive, otherwise, *words)
+    def _ask_to_the_last(self) -> None:
+        """What is asked of a server that is about to stop is answered, too."""
+        for node in self.cluster.running():
+            for _ in range(LAST_REQUESTS):
+                self._ask(node, self.workload.draw(self._rng), lambda _: None)
 
     def _report(self, is_undecided: bool) -> Report:
         return Report(
@@ -203,14 +210,13 @@ class Simulation:
         """A request reaches the server's process when that runs; `then` is told whether it was answered."""
         clock = self.cluster.servers[node.settings.server_id].clock
         assert clock is not None
-        number = self._asked = self._asked + 1
 
         def ask() -> None:
-            self._open[number] = words, clock
-            self.workload.request(node, *words).addCallback(answered)
+            number = self._open.add(node, words)
+            self.workload.request(node, *words).addCallback(answered, number)
 
-        def answered(is_answered: bool) -> None:
-            del self._open[number]
+        def answered(is_answered: bool, number: int) -> None:
+            self._open.answered(number)
             then(is_answered)
 
         clock.when_awake(ask)
