@@ -250,3 +250,33 @@ def test_a_command_must_be_answered_with_its_own_result():
     clients.request(_Confused(), "write", "k1")
     with pytest.raises(InvariantBroken, match="the result of another command"):
         clients.check_history()
+
+
+@pytest.mark.parametrize("number", range(1, 40))
+def test_a_server_that_dies_within_a_start_starts_the_next_time(number):
+    """D21: the first start, and each later one."""
+    cluster = Cluster(seed=number)
+    faults = Faults(cluster, random.Random(number))
+    for server_id in cluster.ids:
+        faults.stumble(server_id, "some", number)
+    cluster.elect()
+    for server_id in cluster.ids:
+        faults.carry_out(Action(0, "stumble", (server_id, "some", str(number))))
+    cluster.elect()
+    assert faults.counts["halt in a start"] >= (3 if number < 25 else 0)
+
+
+def test_a_server_starts_on_a_full_disk_and_goes_on_when_there_is_room():
+    """D09"""
+    cluster, faults, leader_id = running_cluster()
+    faults.carry_out(Action(0, "fill-disk", (leader_id, "2000")))
+    for _ in range(40):
+        for node in cluster.running():
+            node.propose(b"x" * 200).addErrback(lambda failure: None)
+        cluster.run(0.04)
+        faults.restart_failed()
+    assert faults.counts["start on a full disk"] > 0
+    cluster.run(1)
+    faults.restart_failed()
+    last_index = cluster.elect().raft.log.last_index
+    assert cluster.run_until(lambda: cluster.node(leader_id).raft.applied_index >= last_index, 5)

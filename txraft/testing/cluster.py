@@ -27,7 +27,7 @@ from txraft.node.restart import raft_from_disk
 from txraft.node.settings import NodeSettings
 from txraft.storage.store import LogStore
 from txraft.testing.clock import ProcessClock, SimulatedClock
-from txraft.testing.disk import FakeDisk
+from txraft.testing.disk import FakeDisk, Halted
 from txraft.testing.network import Network, SimulatedTransport
 from txraft.testing.truth import TrueStore
 from txraft.testing.witness import Witness
@@ -167,7 +167,7 @@ class Cluster:
         server.node = node
         try:
             node.startService()
-        except StorageError:
+        except (StorageError, Halted):
             server.node = None
             raise
         raft = node.raft

@@ -13,6 +13,7 @@ from txraft.core.invariants import require
 from txraft.errors import StorageError
 from txraft.testing.cluster import Cluster
 from txraft.testing.damage import Damage
+from txraft.testing.disk import Halted
 from txraft.testing.schedule import DISKS, NETWORKS, ROLES, Action
 
 
@@ -64,6 +65,7 @@ class Faults:
                 require(isinstance(server.node.failure, StorageError), "a server stopped itself", server.node.failure)
                 self._damage.end()
                 if self._servers[server_id].node is server.node:
+                    self.counts["start on a full disk"] += server.disk.is_full
                     self._cluster.crash(server_id, keep="all")
                     self._cluster.start(server_id)
 
@@ -114,6 +116,31 @@ class Faults:
         if node is not None and server.own_disk is None:
             # Not now: the call that fails is still under way.
             server.disk.halt_at(int(number), lambda: self._after("0", lose_power))
+
+    def do_stumble(self, server_id: str, keep: str, number: str) -> None:
+        """Crash, and once more within the start: in that one of its system calls. Then start."""
+        self.do_crash(server_id, keep)
+        self.stumble(server_id, keep, int(number))
+
+    def stumble(self, server_id: str, keep: str, number: int) -> None:
+        """Start a server that does not run; the first attempt dies within that one of its system calls."""
+        disk = self._servers[server_id].disk
+        disk.halt_at(number)
+        try:
+            self._cluster.start(server_id)
+        except Halted:
+            self.counts["halt in a start"] += 1
+            disk.crash(keep)
+            self._cluster.start(server_id)
+        else:
+            disk.halt_at(None)
+
+    def do_fill_disk(self, server_id: str, milliseconds: str) -> None:
+        """For some time there is no room on a disk, however often its server is started anew."""
+        self.counts["disk full"] += 1
+        disk = self._servers[server_id].disk
+        disk.fill()
+        self._after(milliseconds, disk.fill, False)
 
     def do_isolate(self, server_id: str) -> None:
         self.counts["partition"] += 1
@@ -266,6 +293,9 @@ class Faults:
 
     def do_rot(self, server_id: str) -> None:
         self._do_damage(self._damage.rot, server_id)
+
+    def do_lose_segment(self, server_id: str) -> None:
+        self._do_damage(self._damage.lose_segment, server_id)
 
     def do_lose_write(self, server_id: str) -> None:
         self._do_damage(self._damage.lose_write, server_id)

@@ -88,6 +88,7 @@ class Profile:
     requests_per_s: float = 40.0
     burst: int = 6
     faults_per_s: float = 14.0
+    ambushes: tuple[tuple[str, str], ...] = AMBUSHES
     at_leader: float = 0.3
     """The share of faults that are aimed at whoever leads."""
     weights: tuple[tuple[str, int], ...] = (
@@ -113,8 +114,11 @@ class Profile:
         ("strand", 2),
         ("clock", 1),
         ("slow-apply", 2),
+        ("stumble", 1),
+        ("fill-disk", 1),
         ("rot", 2),
         ("lose-write", 2),
+        ("lose-segment", 1),
         ("wipe", 2),
         ("clone", 2),
         ("wrong-cluster", 2),
@@ -133,7 +137,10 @@ PROFILES = {
             ("disk", 6),
             ("fail-disk", 6),
             ("rot", 3),
+            ("stumble", 4),
+            ("fill-disk", 2),
             ("lose-write", 4),
+            ("lose-segment", 3),
             ("slow-apply", 1),
             ("blip", 2),
             ("strand", 1),
@@ -204,6 +211,16 @@ PROFILES = {
             ("slow-apply", 3),
         ),
     ),
+    # Little goes wrong, but each time at the worst moment: see the paper's Figure 8.
+    "ambushes": Profile(
+        seconds=6.0,
+        servers=(3, 5),
+        requests_per_s=60.0,
+        faults_per_s=3.0,
+        at_leader=1.0,
+        ambushes=(("new-leader", "cut"), ("new-candidate", "cut"), ("new-candidate", "cut")),
+        weights=(("ambush", 3), ("hiccup", 3)),
+    ),
     "disks": Profile(
         at_leader=0.5,
         weights=(
@@ -216,9 +233,20 @@ PROFILES = {
             ("slow-apply", 3),
         ),
     ),
+    # Records of several sectors, and a crash within many of them.
     "one": Profile(
         servers=(1,),
-        weights=(("bounce", 8), ("halt", 5), ("disk", 4), ("fail-disk", 3), ("hiccup", 3), ("slow-apply", 2)),
+        requests_per_s=60.0,
+        burst=30,
+        weights=(
+            ("bounce", 6),
+            ("halt", 10),
+            ("stumble", 3),
+            ("disk", 4),
+            ("fail-disk", 3),
+            ("hiccup", 2),
+            ("slow-apply", 2),
+        ),
     ),
 }
 
@@ -265,10 +293,10 @@ def _draw_faults(rng: random.Random, profile: Profile, end_ms: int, ids: Sequenc
     for at_ms in _times(rng, profile.faults_per_s, end_ms):
         kind = rng.choices(kinds, weights)[0]
         who = rng.choice(ids) if rng.random() >= profile.at_leader else rng.choices(ROLES, (3, 1))[0]
-        yield Action(at_ms, kind, _draw_words(rng, kind, who, ids))
+        yield Action(at_ms, kind, _draw_words(rng, profile, kind, who, ids))
 
 
-def _draw_words(rng: random.Random, kind: str, who: str, ids: Sequence[str]) -> tuple[str, ...]:
+def _draw_words(rng: random.Random, profile: Profile, kind: str, who: str, ids: Sequence[str]) -> tuple[str, ...]:
     # As often short as long: an election timeout is anything from 50 ms to 2 s.
     length_ms = str(int(10 ** rng.uniform(1.3, 3.0)))
     match kind:
@@ -280,15 +308,16 @@ def _draw_words(rng: random.Random, kind: str, who: str, ids: Sequence[str]) -> 
             return (who, rng.choice(KEEPS), length_ms)
         case "halt":
             return (who, rng.choice(KEEPS), str(rng.randint(1, 12)))
+        case "stumble":
+            return (who, rng.choice(KEEPS), str(rng.randint(1, 40)))
         case "blip":
             return (who, rng.choice(("both", "out", "in")), length_ms)
-        case "hiccup" | "oversleep":
+        case "hiccup" | "oversleep" | "fill-disk":
             return (who, length_ms)
         case "usurp":
             return (length_ms,)
         case "ambush":
-            role, how = rng.choice(AMBUSHES)
-            return (role, how, length_ms, str(rng.randint(1, 3)))
+            return (*rng.choice(profile.ambushes), length_ms, str(rng.randint(1, 3)))
         case "cut" | "clone":
             return (who, rng.choice(ids)) if rng.random() < 0.5 else (rng.choice(ids), who)
         case "network":

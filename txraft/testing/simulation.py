@@ -26,7 +26,7 @@ from txraft.testing.machines import MachineWorkload
 from txraft.testing.open_requests import OpenRequests
 from txraft.testing.quiet import quietly
 from txraft.testing.registers import RegisterClients
-from txraft.testing.schedule import ALL, PROFILES, Action, draw, profile_of
+from txraft.testing.schedule import ALL, KEEPS, PROFILES, Action, draw, profile_of
 from txraft.testing.workload import Workload
 
 TIMINGS = ((150, 300, 80), (50, 100, 20), (1000, 2000, 400))
@@ -34,10 +34,21 @@ TIMINGS = ((150, 300, 80), (50, 100, 20), (1000, 2000, 400))
 
 LIMITS: tuple[dict[str, Any], ...] = (
     {},
-    {"max_append_bytes": 150, "max_inflight_bytes": 400, "max_uncommitted_bytes": 600, "max_pending_reads": 6},
+    {
+        "max_append_bytes": 150,
+        "max_inflight_bytes": 400,
+        "max_uncommitted_bytes": 600,
+        "max_pending_reads": 6,
+        "stop_timeout": 50,
+    },
 )
-"""The defaults, and some that are reached: logs spread slowly, and servers are overloaded."""
+"""The defaults, and some that are reached: logs spread slowly, and servers are overloaded and stop in haste."""
 
+
+STUMBLING = 0.2
+"""The share of servers that die once within their first start, in one of its first `FIRST_CALLS` system calls."""
+
+FIRST_CALLS = 40
 
 LAST_REQUESTS = 3
 """Of each server when the run is over."""
@@ -156,7 +167,7 @@ class Simulation:
         :raises AssertionError: an invariant, the clients' history or an ending's deadline is broken; says how.
         """
         cluster = self.cluster
-        cluster.start()
+        self._start_all()
         for action in self.schedule:
             cluster.run(max(0.0, action.at_ms / 1000 - cluster.clock.now))
             self.faults.restart_failed()
@@ -177,6 +188,15 @@ class Simulation:
         unexpected = self.workload.outcomes.unexpected
         require(not unexpected, "an untyped failure", *unexpected)
         return self._report(is_undecided=not self.workload.check_history())
+
+    def _start_all(self) -> None:
+        """Some die within their first start."""
+        rng = random.Random(f"start {self.options.seed}")
+        for server_id in self.cluster.ids:
+            if rng.random() < STUMBLING:
+                self.faults.stumble(server_id, rng.choice(KEEPS), rng.randint(1, FIRST_CALLS))
+            else:
+                self.cluster.start(server_id)
 
     def _ask_to_the_last(self) -> None:
         """What is asked of a server that is about to stop is answered, too."""
