@@ -72,6 +72,32 @@ def test_a_forgetful_disk_is_borne_by_the_others():
     assert len(set(map(tuple, (server.machine.commands for server in cluster.servers.values())))) == 1
 
 
+def test_a_segment_that_is_missing_is_refused():
+    """D11: whichever it is."""
+    cluster, damage = running_cluster()
+    assert damage.lose_segment("s1") is None
+    leader = cluster.elect()
+    for number in range(100):
+        leader.propose(b"%d" % number * 100)
+        cluster.run(0.01)
+    assert {damage.lose_segment("s1") for _ in range(10)} == {"lost segment refused"}
+    assert cluster.node("s1").raft is not None
+
+
+def test_a_hole_in_the_log_must_be_noticed(monkeypatch):
+    """D03: with a record behind it, what was lost is no torn tail."""
+    _, damage = running_cluster()
+    judged = []
+    monkeypatch.setattr(damage, "_judge_loss", lambda server_id, is_noticed: judged.append(is_noticed))
+    for _ in range(30):
+        damage.lose_write("s1")
+    assert set(judged) == {True, False}
+    monkeypatch.undo()
+    monkeypatch.setattr(Cluster, "has_lost", lambda self, server_id: True)
+    with pytest.raises(InvariantBroken, match="does not notice what its disk has lost"):
+        damage._judge_loss("s1", is_noticed=True)
+
+
 def test_what_only_a_bare_majority_holds_is_never_lost_on_purpose():
     cluster, damage = running_cluster()
     leader = cluster.leader()

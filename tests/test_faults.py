@@ -6,10 +6,14 @@ import random
 from collections import Counter
 
 import pytest
+from twisted.internet.defer import Deferred, succeed
 
 from txraft.codec import decode_message
+from txraft.core.errors import InvariantBroken
 from txraft.testing.cluster import Cluster
 from txraft.testing.faults import Faults
+from txraft.testing.open_requests import OpenRequests
+from txraft.testing.registers import RegisterClients
 from txraft.testing.schedule import Action
 
 
@@ -120,3 +124,159 @@ def test_a_server_halts_within_a_write_and_starts_again():
     assert faults.counts["halt"] == 1
     assert cluster.node(leader_id) is not old
     assert cluster.elect() is not None
+
+
+def test_an_ambush_cuts_off_the_next_leader_and_no_other():
+    """R01: what it has then, nobody else has."""
+    cluster, faults, leader_id = running_cluster()
+    faults.carry_out(Action(0, "ambush", ("new-leader", "cut", "400", "1")))
+    assert not any(cluster.network.is_cut(leader_id, other) for other in cluster.ids)
+    cluster.crash(leader_id)
+    terms = cluster.leader_count
+    assert cluster.run_until(lambda: cluster.leader_count > terms)
+    ambushed = cluster.leader().settings.server_id
+    assert all(cluster.network.is_cut(ambushed, other) for other in cluster.ids if other != ambushed)
+    assert cluster.leader().raft.commit_index < cluster.leader().raft.log.last_index
+    cluster.run(0.5)
+    assert cluster.elect() is not None
+
+
+def test_an_usurped_leader_is_still_writing_what_others_replace():
+    """R14"""
+    cluster, faults, leader_id = running_cluster()
+    faults.carry_out(Action(0, "usurp", ("400",)))
+    cluster.servers[leader_id].disk_seconds = lambda: 2.0
+    cluster.node(leader_id).propose(b"x").addErrback(lambda failure: None)
+    assert cluster.run_until(lambda: cluster.leader().settings.server_id != leader_id, 2)
+    log = cluster.node(leader_id).raft.log
+    assert cluster.run_until(lambda: log.last_term == cluster.leader().raft.term, 0.2)
+    assert b"x" not in [log.command(index) for index in range(1, log.last_index + 1)]
+    assert log.durable_index < log.last_index
+    cluster.run(0.5)
+    assert not cluster.network.is_cut(leader_id, "s1" if leader_id != "s1" else "s2")
+
+
+def test_who_oversleeps_does_not_hear_what_has_become_of_the_others():
+    """T02, C01"""
+    cluster, faults, leader_id = running_cluster()
+    faults.carry_out(Action(0, "oversleep", (leader_id, "1000")))
+    assert cluster.is_paused(leader_id)
+    assert cluster.run_until(lambda: cluster.leader().settings.server_id != leader_id, 1)
+    cluster.run(1.1)
+    assert not cluster.is_paused(leader_id)
+    assert cluster.network.is_cut("s1", "s2" if leader_id == "s1" else leader_id)
+    cluster.run(1.5)
+    assert cluster.node(leader_id).raft.role.name == "follower"
+
+
+@pytest.mark.parametrize("how", ["mute", "sleep", "stall", "kill"])
+def test_an_ambush_strikes_whoever_takes_the_role(how):
+    cluster, faults, leader_id = running_cluster()
+    faults.carry_out(Action(0, "ambush", ("new-pre-candidate", how, "20", "1")))
+    cluster.crash(leader_id)
+    cluster.run(5)
+    assert faults.counts[f"ambush {how}"] == 1
+    cluster.elect()
+
+
+def test_what_no_ambush_is_called_is_an_error():
+    cluster, faults, leader_id = running_cluster()
+    faults.carry_out(Action(0, "ambush", ("new-leader", "surprise", "20", "1")))
+    cluster.crash(leader_id)
+    with pytest.raises(ValueError, match="no such ambush: surprise"):
+        cluster.run(5)
+
+
+def test_a_server_that_goes_on_after_its_disk_failed_is_found():
+    """T06, D01"""
+    cluster, faults, leader_id = running_cluster()
+    cluster.servers[leader_id].disk.fail("fdatasync")
+    cluster.node(leader_id).propose(b"x").addErrback(lambda failure: None)
+    cluster.run(0.1)
+    cluster.node(leader_id).failure = None
+    with pytest.raises(InvariantBroken, match="goes on after its disk failed"):
+        faults.restart_failed()
+
+
+def test_what_a_server_calls_durable_must_be_on_its_disk():
+    """R14: the server itself cannot tell."""
+    cluster, _, leader_id = running_cluster()
+    log = cluster.node(leader_id).raft.log
+    cluster.servers[leader_id].disk_seconds = lambda: 1.0
+    cluster.node(leader_id).propose(b"x").addErrback(lambda failure: None)
+    cluster.run(0.1)
+    assert log.durable_index < log.written_index
+    log.durable_index = log.written_index
+    with pytest.raises(InvariantBroken, match="what is called durable is not on disk"):
+        cluster.run(1)
+
+
+def test_whoever_does_not_lead_owes_no_answer():
+    """C12"""
+    cluster, _, leader_id = running_cluster()
+    requests = OpenRequests(cluster)
+    requests.add(cluster.node(leader_id), ("read", "k1"))
+    for _ in range(100):
+        cluster.run(0.02)
+        requests.check()
+    follower_id = next(server_id for server_id in cluster.ids if server_id != leader_id)
+    number = requests.add(cluster.node(follower_id), ("read", "k2"))
+    with pytest.raises(InvariantBroken, match=f"outlives the leadership.*{follower_id}.*k2"):
+        for _ in range(100):
+            cluster.run(0.02)
+            requests.check()
+    requests.answered(number)
+    requests.check()
+    with pytest.raises(InvariantBroken, match="never"):
+        requests.require_none("never")
+    cluster.crash(leader_id)
+    requests.require_none("what a dead process was asked is never answered")
+
+
+class _Confused:
+    """A server that answers each command with the place of the one before."""
+
+    def propose(self, command: bytes) -> Deferred:
+        return succeed((True, 1))
+
+
+def test_a_command_must_be_answered_with_its_own_result():
+    """C09"""
+    clients = RegisterClients(lambda: 0)
+    machine = clients.machine("s1")
+    machine.apply(1, [b"write k1 1", b"write k1 2"], 0)
+    clients.request(_Confused(), "write", "k1")
+    assert clients.check_history()
+    clients.request(_Confused(), "write", "k1")
+    with pytest.raises(InvariantBroken, match="the result of another command"):
+        clients.check_history()
+
+
+@pytest.mark.parametrize("number", range(1, 40))
+def test_a_server_that_dies_within_a_start_starts_the_next_time(number):
+    """D21: the first start, and each later one."""
+    cluster = Cluster(seed=number)
+    faults = Faults(cluster, random.Random(number))
+    for server_id in cluster.ids:
+        faults.stumble(server_id, "some", number)
+    cluster.elect()
+    for server_id in cluster.ids:
+        faults.carry_out(Action(0, "stumble", (server_id, "some", str(number))))
+    cluster.elect()
+    assert faults.counts["halt in a start"] >= (3 if number < 25 else 0)
+
+
+def test_a_server_starts_on_a_full_disk_and_goes_on_when_there_is_room():
+    """D09"""
+    cluster, faults, leader_id = running_cluster()
+    faults.carry_out(Action(0, "fill-disk", (leader_id, "2000")))
+    for _ in range(40):
+        for node in cluster.running():
+            node.propose(b"x" * 200).addErrback(lambda failure: None)
+        cluster.run(0.04)
+        faults.restart_failed()
+    assert faults.counts["start on a full disk"] > 0
+    cluster.run(1)
+    faults.restart_failed()
+    last_index = cluster.elect().raft.log.last_index
+    assert cluster.run_until(lambda: cluster.node(leader_id).raft.applied_index >= last_index, 5)

@@ -312,6 +312,22 @@ def test_a_dropped_segment_is_refused(path):
         recover(files)
 
 
+def test_a_segment_without_its_seal_gets_it_at_the_next_start():
+    """D11: the server died between a segment's name and the seal before it. What is lost later must be noticed."""
+    first, last = WRITTEN.paths[-2:]
+    _, _, seal = max(place for place in WRITTEN.places if place[0] == first)
+    disk = FakeDisk(random.Random(1))
+    for path, data in with_bytes(first, seal, bytes(layout.SEAL_BYTES)).items():
+        disk.write_file(path, data)
+    wal = make_wal(disk)
+    assert entries(wal.recover(1)) == WRITTEN.complete
+    wal.close()
+    assert {path: disk.read_file(path) for path in WRITTEN.paths} == WRITTEN.files
+    disk.remove_file(last)
+    with pytest.raises(DamagedLog, match=f"the log goes on in {last}, which is missing"):
+        make_wal(disk).recover(1)
+
+
 @pytest.mark.parametrize("path", WRITTEN.paths)
 def test_an_empty_segment_is_refused(path):
     """D11: a segment gets its name when its header is durable."""

@@ -45,6 +45,9 @@ def check_server(raft: Raft) -> None:
     if isinstance(raft.role, Follower | PreCandidate | Candidate):
         waited, timeout = raft.role.elapsed_ticks, raft.role.timeout_ticks
         require(waited <= timeout, "nobody waits longer than its timeout", name, raft.role.name, waited, timeout)
+        # Else a disk that is slower than a timeout would be given one term after the other, for ever.
+        waits_for_its_disk = isinstance(raft.role, Candidate) and name not in raft.role.votes
+        require(not (waits_for_its_disk and waited), "a candidate's time begins with its own vote", name, waited)
     if isinstance(raft.role, Leader):
         settings = raft.settings
         for server_id, progress in raft.role.progress.items():

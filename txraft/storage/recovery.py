@@ -8,6 +8,7 @@ What can be found, and what is done:
   is cut, that is overwritten with zeros, and one log line says so.
 - A segment in which the log begins anew, behind others: a snapshot took their place, and the server died before it had
   removed them. What is in them counts no more.
+- A segment that has a successor, and no seal that says so: the server died between the two. It gets its seal.
 - Anything else, such as a bad record with others behind it, one that is complete but wrong, a segment that is missing
   or at the wrong place: this may have been acknowledged, so nothing is touched, and the server does not start.
 """
@@ -140,12 +141,14 @@ class Recovery:
         self._first_index = first_index
         self._runs: list[EntryRun] = []
         self._segments: list[Segment] = []
+        self._unsealed: list[tuple[Segment, int]] = []
         self._checksum = 0
         self._base_index = 0
 
     def run(self, sequences: Sequence[int]) -> RecoveredLog:
         """
-        The log in the segments with these sequences, at least one. A torn record at its end is cut.
+        The log in the segments with these sequences, at least one. A torn record at its end is cut; a segment that has
+        a successor and no seal, because the server died between the two, gets its seal.
 
         Cost: each segment is read once, as a whole; beside the entries, one segment is in memory at a time.
 
@@ -153,6 +156,10 @@ class Recovery:
         """
         for sequence in sequences:
             self._recover_segment(sequence, is_last=sequence == sequences[-1])
+        for segment, checksum in self._unsealed:
+            # Without it nobody could tell if what comes behind it got lost.
+            seal = layout.encode_seal(segment.header, segment.stop_offset, checksum)
+            self._write(segment, segment.stop_offset, seal)
         return RecoveredLog(self._runs, self._segments, self._checksum, self._base_index)
 
     def _recover_segment(self, sequence: int, is_last: bool) -> None:
@@ -170,7 +177,14 @@ class Recovery:
             self._check_end(segment, data)
         elif len(data) > segment.stop_offset + layout.SEAL_BYTES:
             raise self._damaged(segment, "bad record, although the log goes on in the next segment")
-        # Else a seal, or what a crash left of one: the next segment knows which record was the last here.
+        elif not self._is_sealed(segment, data):
+            # Or what a crash left of a seal: the next segment knows which record was the last here.
+            self._unsealed.append((segment, self._checksum))
+
+    @staticmethod
+    def _is_sealed(segment: Segment, data: bytes) -> bool:
+        record = layout.decode_record_header(segment.header, data, segment.stop_offset)
+        return record is not None and record.is_seal
 
     def _checked_header(self, path: str, sequence: int, data: bytes) -> SegmentHeader:
         try:
@@ -253,12 +267,7 @@ class Recovery:
         self._cut(segment, stop)
 
     def _cut(self, segment: Segment, stop: int) -> None:
-        handle = self._files.open(segment.path)
-        try:
-            self._files.pwrite(handle, segment.stop_offset, bytes(stop - segment.stop_offset))
-            self._syncs.data(handle)
-        finally:
-            self._files.close(handle)
+        self._write(segment, segment.stop_offset, bytes(stop - segment.stop_offset))
         _log.warn(
             "{path}: cut {count} bytes at offset {offset}: a record that was being written when the server stopped, "
             "and that nobody has been told of",
@@ -266,6 +275,14 @@ class Recovery:
             offset=segment.stop_offset,
             count=stop - segment.stop_offset,
         )
+
+    def _write(self, segment: Segment, offset: int, data: bytes) -> None:
+        handle = self._files.open(segment.path)
+        try:
+            self._files.pwrite(handle, offset, data)
+            self._syncs.data(handle)
+        finally:
+            self._files.close(handle)
 
     def _damaged(self, segment: Segment, problem: str) -> DamagedLog:
         return DamagedLog(segment.path, segment.stop_offset, problem, REMEDY)

@@ -85,6 +85,8 @@ class ProcessClock:
         self.rate = rate
         self.is_alive = True
         self.is_paused = False
+        self.timers = 0
+        """How many have come due, and run."""
         self._busy_until = 0.0
         self._held: list[Callable[[], object]] = []
 
@@ -92,8 +94,12 @@ class ProcessClock:
         return max(self._clock.seconds(), self._busy_until) * self.rate
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
+        def run() -> None:
+            self.timers += 1
+            callable(*args, **kw)
+
         def come_due() -> None:
-            self.when_awake(lambda: callable(*args, **kw))
+            self.when_awake(run)
 
         return self._clock.callLater(delay / self.rate, come_due)
 

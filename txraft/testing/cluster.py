@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
-
-import attrs
 
 from txraft.core.errors import InvariantBroken
 from txraft.core.invariants import ClusterInvariants, Words, require
 from txraft.core.quorum import is_quorum
 from txraft.core.raft import Raft
+from txraft.core.role import Role
 from txraft.errors import StorageError
 from txraft.node import RaftNode
 from txraft.node.restart import raft_from_disk
@@ -26,37 +25,13 @@ from txraft.node.settings import NodeSettings
 from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
 from txraft.testing.clock import ProcessClock, SimulatedClock
-from txraft.testing.disk import FakeDisk
-from txraft.testing.network import Network, SimulatedTransport
+from txraft.testing.disk import FakeDisk, Halted
+from txraft.testing.network import Network
 from txraft.testing.recording import RecordingMachine
+from txraft.testing.server import CLUSTER_ID, Server
+from txraft.testing.truth import TrueStore
 from txraft.testing.witness import Witness
 from txraft.testing.writer import FakeWriter
-
-CLUSTER_ID = "simulated"
-
-
-@attrs.define
-class Server:
-    """
-    One server: its disk outlives the processes, everything else is the current process's.
-
-    `disk_seconds` is called for each write and says how long it takes; `clock_rate` is how fast its clock runs, from
-    the next start on; `apply_seconds` is how long the process is busy with each call of the machine's `apply`; `node`
-    is None while no process runs. `own_disk` is None unless another disk is in the server's place; see `put_in`.
-    """
-
-    server_id: str
-    disk: FakeDisk
-    disk_seconds: Callable[[], float]
-    clock_rate: float = 1.0
-    apply_seconds: float = 0.0
-    own_disk: FakeDisk | None = None
-    cluster_id: str = CLUSTER_ID
-    node: RaftNode | None = None
-    machine: Any = None
-    transport: SimulatedTransport | None = None
-    writer: FakeWriter | None = None
-    clock: ProcessClock | None = None
 
 
 class Cluster:
@@ -97,6 +72,9 @@ class Cluster:
         self._invariants = ClusterInvariants()
         self._digests: dict[int, bytes] = {}
         self._rafts: dict[str, Raft] = {}
+        self._stores: dict[str, TrueStore] = {}
+        self._on_role: Callable[[str, str], object] | None = None
+        self._roles: dict[str, Role] = {}
         self._changed: dict[str, None] = {}
         """The servers that have done something since the invariants were checked; the others cannot have changed."""
         self.ids = [f"s{number}" for number in range(1, size + passive + 1)]
@@ -129,9 +107,11 @@ class Cluster:
         server.writer = FakeWriter(server.clock, lambda: server.disk_seconds())
         server.transport = self.network.transport(server.server_id, server.clock.when_awake)
         server.machine = self._make_machine(server.server_id)
+        snapshot_writer = FakeWriter(server.clock, lambda: server.disk_seconds())
+        store = TrueStore(self._store(server, server.disk, server.writer, snapshot_writer))
         node = RaftNode(
             self._node_settings(server),
-            self._store(server, server.disk, server.writer, FakeWriter(server.clock, lambda: server.disk_seconds())),
+            store,
             server.transport,
             Witness(server.machine, server.server_id, self._digests, lambda: self._be_busy(server), self._judging),
             server.clock,
@@ -141,13 +121,13 @@ class Cluster:
         server.node = node
         try:
             node.startService()
-        except StorageError:
+        except (StorageError, Halted):
             server.node = None
             raise
         raft = node.raft
         assert raft is not None
         if server.own_disk is None:
-            self._rafts[server.server_id] = raft
+            self._rafts[server.server_id], self._stores[server.server_id] = raft, store
             self._changed[server.server_id] = None
             self.on_start(server)
         server.transport.on_send = Words(raft).check
@@ -169,7 +149,7 @@ class Cluster:
             core_map_file="/data/raft.state",
             server_id=server.server_id,
             cluster_id=self._node_settings(server).cluster_id,
-            segment_bytes=16 * 1024,
+            segment_bytes=4 * 1024,
             fsync=True,
             files=disk,
             writer=writer,
@@ -339,8 +319,24 @@ class Cluster:
                 raise self._broken
             if self._changed:
                 self._invariants.check(self._rafts, self._changed)
-                self._changed.clear()
+                changed, self._changed = self._changed, {}
+                for server_id in changed:
+                    self._stores[server_id].check(self._rafts[server_id])
+                if self._on_role is not None:
+                    self._tell_of_roles(changed)
         return True
+
+    def watch_roles(self, tell: Callable[[str, str], object] | None) -> None:
+        """From now on `tell(server_id, name)` at the moment at which a server takes a role; None: no more."""
+        self._on_role = tell
+        self._roles = {server_id: raft.role for server_id, raft in self._rafts.items()}
+
+    def _tell_of_roles(self, server_ids: Iterable[str]) -> None:
+        for server_id in server_ids:
+            role = self._rafts[server_id].role
+            if self._roles.get(server_id) is not role and self._on_role is not None:
+                self._roles[server_id] = role
+                self._on_role(server_id, role.name)
 
     # -- looking
 

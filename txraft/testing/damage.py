@@ -14,8 +14,9 @@ from txraft.core.invariants import require
 from txraft.core.membership import Membership
 from txraft.errors import StorageError
 from txraft.interfaces import Identity
-from txraft.testing.cluster import Cluster, Server
+from txraft.testing.cluster import Cluster
 from txraft.testing.disk import SECTOR_BYTES, FakeDisk
+from txraft.testing.server import Server
 
 STATE_FILE = "/data/raft.state"
 
@@ -60,16 +61,37 @@ class Damage:
         start = max(1, sectors - self._rng.choice((1, 1, 2, 3, 8))) * SECTOR_BYTES
         stop = self._rng.choice((start + SECTOR_BYTES, len(intact)))
         disk.write_file(path, intact[:start] + bytes(max(0, stop - start)) + intact[stop:])
-        done = self._judge_loss(server_id)
+        offset, data = disk.last_write(path)
+        # Behind what is gone there is a complete record. Nobody who reads it may take that for a torn tail.
+        is_hole = stop <= offset and any(data) and intact[offset : offset + len(data)] == data
+        done = self._judge_loss(server_id, is_noticed=is_hole)
         if done != "lost write":
             disk.write_file(path, intact)
         cluster.start(server_id)
         return done
 
-    def _judge_loss(self, server_id: str) -> str | None:
+    def lose_segment(self, server_id: str) -> str | None:
+        """Remove one file of the log of a server: it refuses to start, whichever it is, or has lost nothing."""
+        disk = self._down(server_id).disk
+        paths = [path for path in disk.file_names() if path.startswith("/data/raft.log.0")]
+        done = None
+        if len(paths) > 1:
+            path = self._rng.choice(paths)
+            intact = disk.read_file(path)
+            disk.remove_file(path)
+            done = self._judge_loss(server_id, is_noticed=True) and "lost segment refused"
+            disk.write_file(path, intact)
+        self._cluster.start(server_id)
+        return done
+
+    def _judge_loss(self, server_id: str, is_noticed: bool) -> str | None:
+        """@param is_noticed: whoever has lost what it had made durable must refuse to start."""
         cluster = self._cluster
         try:
-            if not cluster.has_lost(server_id) or not cluster.is_held_by_others(server_id):
+            if not cluster.has_lost(server_id):
+                return None
+            require(not is_noticed, "a server does not notice what its disk has lost", server_id)
+            if not cluster.is_held_by_others(server_id):
                 return None
         except StorageError:
             return "lost write refused"

@@ -36,6 +36,7 @@ class _File:
         self.dirty: set[int] = set()
         # Sectors of a sync that failed: the kernel calls them clean, so no later sync writes them. Pitfall D01.
         self.lost: set[int] = set()
+        self.last_write = (0, b"")
 
     def write(self, offset: int, data: bytes) -> None:
         old_size, stop = len(self.cached), offset + len(data)
@@ -43,6 +44,7 @@ class _File:
             self.cached.extend(bytes(stop - old_size))
         self.cached[offset:stop] = data
         touched = range(min(offset, old_size) // SECTOR_BYTES, -(-stop // SECTOR_BYTES))
+        self.last_write = (offset, bytes(data))
         self.dirty.update(touched)
         self.lost.difference_update(touched)
 
@@ -116,6 +118,7 @@ class FakeDisk:
         self._handles: list[FakeHandle] = []
         self._locked: set[str] = set()
         self._faults: list[_Fault] = []
+        self.is_full = False
         self._halt_at: int | None = None
         self._when_halted: Callable[[], object] = lambda: None
 
@@ -129,6 +132,10 @@ class FakeDisk:
         ones do not make good for it.
         """
         self._faults.append(_Fault(call, self.calls[call] + number, error, written))
+
+    def fill(self, is_full: bool = True) -> None:
+        """Until `fill(False)` nothing new fits: what makes a file, or makes one longer, fails. Crashes free nothing."""
+        self.is_full = is_full
 
     def mend(self) -> None:
         """Let no call fail any more that has not failed yet."""
@@ -144,9 +151,10 @@ class FakeDisk:
         self._when_halted = then
 
     def work(self) -> None:
-        """From now on every call does what it should: undoes `fail` and `halt_at`."""
+        """From now on every call does what it should: undoes `fail`, `halt_at` and `fill`."""
         self._faults.clear()
         self._halt_at = None
+        self.is_full = False
 
     def crash(self, keep: str = "some") -> None:
         """
@@ -173,7 +181,8 @@ class FakeDisk:
             handle.is_open = False
         self._handles.clear()
         self._locked.clear()
-        self.work()
+        self._faults.clear()
+        self._halt_at = None
 
     def _drop_orphans(self) -> None:
         for path in sorted(self._durable_names):
@@ -199,11 +208,16 @@ class FakeDisk:
         """What is in a file, as a process would read it."""
         return bytes(self._file(path).cached)
 
+    def last_write(self, path: str) -> tuple[int, bytes]:
+        """Offset and data of what was written to a file last."""
+        return self._file(path).last_write
+
     def write_file(self, path: str, data: bytes) -> None:
         """Replace what is in a file, durably, or make one: this is how to flip, cut or swap."""
         file = _File()
         file.cached = bytearray(data)
         file.durable = bytearray(data)
+        file.last_write = self._file(path).last_write if path in self._names else (0, b"")
         self._names[path] = self._durable_names[path] = file
 
     def remove_file(self, path: str) -> None:
@@ -217,6 +231,7 @@ class FakeDisk:
         self._count("create", path)
         if path in self._names:
             raise self._error("create", path, errno.EEXIST)
+        self._need_room("create", path)
         self._need_directory("create", path)
         self._change({path: _File()})
         return self._handle(path)
@@ -260,6 +275,8 @@ class FakeDisk:
     def pwrite(self, handle: FakeHandle, offset: int, data: bytes) -> None:
         self._need_open("pwrite", handle)
         self._count("pwrite", handle.path, lambda fault: handle.file.write(offset, data[: fault.written]))
+        if offset + len(data) > len(handle.file.cached):
+            self._need_room("pwrite", handle.path)
         handle.file.write(offset, data)
 
     def fdatasync(self, handle: FakeHandle) -> None:
@@ -340,6 +357,10 @@ class FakeDisk:
     def _need_directory(self, call: str, path: str) -> None:
         if not self._is_directory(self._names, os.path.dirname(path)):
             raise self._error(call, path, errno.ENOENT)
+
+    def _need_room(self, call: str, path: str) -> None:
+        if self.is_full:
+            raise self._error(call, path, errno.ENOSPC)
 
     def _need_open(self, call: str, handle: FakeHandle) -> None:
         if not handle.is_open:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from txraft.core.invariants import require
 from txraft.core.raft import Raft
 from txraft.node import RaftNode
-from txraft.testing.cluster import Cluster, Server
+from txraft.testing.cluster import Cluster
 from txraft.testing.schedule import DISKS, NETWORKS
+from txraft.testing.server import Server
 from txraft.testing.workload import PROBES, Workload
 
 LEADER_WITHIN = 10
@@ -137,14 +138,13 @@ class Endings:
     def _leave_connected(self, majority: Sequence[str]) -> None:
         """All is well among these; the others are as badly off as they were, or worse; the links to them may be."""
         cluster = self._cluster
-        bad = [(a, b) for a in cluster.ids for b in cluster.ids if a != b and not (a in majority and b in majority)]
-        share = self._rng.choice((0.0, 0.0, 0.5, 0.8))
-        cut = [link for link in bad if share and (cluster.network.is_cut(*link) or self._rng.random() < share)]
-        cluster.network.heal()
-        for link in cut:
-            cluster.network.cut(*link)
+        outside = [server_id for server_id in cluster.ids if server_id not in majority]
+        if outside and self._rng.random() < 0.3:
+            self._leave_one_bridge(majority, outside)
+        else:
+            self._leave_some_links(majority)
         cluster.network.faults = NETWORKS["good"]
-        for server_id in sorted({*cluster.ids} - {*majority}):
+        for server_id in outside:
             self._worsen(server_id)
         for server_id in majority:
             server = cluster.servers[server_id]
@@ -159,6 +159,35 @@ class Endings:
             cluster.start(server_id)
         self._is_supervised = True
         self._supervise()
+
+    def _leave_some_links(self, majority: Sequence[str]) -> None:
+        cluster = self._cluster
+        bad = [(a, b) for a in cluster.ids for b in cluster.ids if a != b and not (a in majority and b in majority)]
+        share = self._rng.choice((0.0, 0.0, 0.5, 0.8))
+        cut = [link for link in bad if share and (cluster.network.is_cut(*link) or self._rng.random() < share)]
+        cluster.network.heal()
+        for link in cut:
+            cluster.network.cut(*link)
+
+    def _leave_one_bridge(self, majority: Sequence[str], outside: Sequence[str]) -> None:
+        """
+        One of the majority hears one of the others, their leader if they have it; what is behind that one is dead.
+
+        So somebody may lead who has a quorum that answers, and none that takes anything. Pitfalls D14, E14.
+        """
+        cluster, leader = self._cluster, self._cluster.leader()
+        leader_id = leader.settings.server_id if leader is not None else ""
+        pier = leader_id if leader_id in outside else self._rng.choice(outside)
+        bridge = {pier, self._rng.choice(majority)}
+        cluster.network.heal()
+        for one in majority:
+            for other in outside:
+                if {one, other} != bridge:
+                    cluster.network.cut(one, other)
+                    cluster.network.cut(other, one)
+        for server_id in outside:
+            if server_id != pier:
+                cluster.servers[server_id].disk_seconds = lambda: DISKS["dead"]
 
     def _is_well(self, server: Server) -> bool:
         """Whether a server is held back by nothing that only a new process ends."""

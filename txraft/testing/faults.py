@@ -13,6 +13,7 @@ from txraft.core.invariants import require
 from txraft.errors import StorageError
 from txraft.testing.cluster import Cluster
 from txraft.testing.damage import Damage
+from txraft.testing.disk import Halted
 from txraft.testing.schedule import DISKS, NETWORKS, ROLES, Action
 
 
@@ -56,10 +57,15 @@ class Faults:
     def restart_failed(self) -> None:
         """As a supervisor does: a server whose disk failed has stopped itself, and is started again."""
         for server_id, server in sorted(self._servers.items()):
-            if server.node is not None and server.node.failure is not None:
+            if server.node is None or server.writer is None:
+                continue
+            is_stopped = server.node.failure is not None
+            require(is_stopped or not server.writer.has_failed, "a server goes on after its disk failed", server_id)
+            if is_stopped:
                 require(isinstance(server.node.failure, StorageError), "a server stopped itself", server.node.failure)
                 self._damage.end()
                 if self._servers[server_id].node is server.node:
+                    self.counts["start on a full disk"] += server.disk.is_full
                     self._cluster.crash(server_id, keep="all")
                     self._cluster.start(server_id)
 
@@ -71,6 +77,7 @@ class Faults:
         self._damage.end()
         for server in self._servers.values():
             server.disk.work()
+        self._cluster.watch_roles(None)
         for call in self._ends:
             if call.active():
                 call.cancel()
@@ -114,6 +121,31 @@ class Faults:
             # Not now: the call that fails is still under way.
             server.disk.halt_at(int(number), lambda: self._after("0", lose_power))
 
+    def do_stumble(self, server_id: str, keep: str, number: str) -> None:
+        """Crash, and once more within the start: in that one of its system calls. Then start."""
+        self.do_crash(server_id, keep)
+        self.stumble(server_id, keep, int(number))
+
+    def stumble(self, server_id: str, keep: str, number: int) -> None:
+        """Start a server that does not run; the first attempt dies within that one of its system calls."""
+        disk = self._servers[server_id].disk
+        disk.halt_at(number)
+        try:
+            self._cluster.start(server_id)
+        except Halted:
+            self.counts["halt in a start"] += 1
+            disk.crash(keep)
+            self._cluster.start(server_id)
+        else:
+            disk.halt_at(None)
+
+    def do_fill_disk(self, server_id: str, milliseconds: str) -> None:
+        """For some time there is no room on a disk, however often its server is started anew."""
+        self.counts["disk full"] += 1
+        disk = self._servers[server_id].disk
+        disk.fill()
+        self._after(milliseconds, disk.fill, False)
+
     def do_isolate(self, server_id: str) -> None:
         self.counts["partition"] += 1
         self._cluster.network.partition([server_id], [other for other in self._cluster.ids if other != server_id])
@@ -128,6 +160,54 @@ class Faults:
         for link in [link for link in links if not network.is_cut(*link)]:
             network.cut(*link)
             self._after(milliseconds, network.mend, *link)
+
+    def do_usurp(self, milliseconds: str) -> None:
+        """Nobody hears the leader, whose disk is slow; it hears its successor, who replaces what it is just writing."""
+        leader = self._cluster.leader()
+        if leader is not None:
+            self.counts["usurp"] += 1
+            self.do_disk(leader.settings.server_id, "stalled")
+            self.do_blip(leader.settings.server_id, "out", milliseconds)
+
+    def do_oversleep(self, server_id: str, milliseconds: str) -> None:
+        """A server sleeps, and for as long again after that it does not hear what has become of the others."""
+        self.counts["oversleep"] += 1
+        self.do_blip(server_id, "both", str(2 * int(milliseconds)))
+        self.do_hiccup(server_id, milliseconds)
+
+    def do_ambush(self, role: str, how: str, milliseconds: str, number: str) -> None:
+        """
+        The next so many servers that take a role, `new-leader` or another, are hit at that moment: what they have and
+        know then, they alone do.
+
+        So leaders follow each other as in the paper's Figure 8, which a fault at any time hardly ever begins.
+        """
+        left = int(number)
+
+        def strike(server_id: str, name: str) -> None:
+            nonlocal left
+            if "new-" + name == role and left:
+                left -= 1
+                self.counts[f"ambush {how}"] += 1
+                self._strike(how, server_id, milliseconds)
+
+        self._cluster.watch_roles(strike)
+
+    def _strike(self, how: str, server_id: str, milliseconds: str) -> None:
+        match how:
+            case "cut":
+                self.do_blip(server_id, "both", milliseconds)
+            case "mute":
+                self.do_blip(server_id, "out", milliseconds)
+            case "sleep":
+                self.do_hiccup(server_id, milliseconds)
+            case "stall":
+                self.do_disk(server_id, "stalled")
+                self._after(milliseconds, self.do_disk, server_id, "fast")
+            case "kill":
+                self.do_bounce(server_id, "none", milliseconds)
+            case _:
+                raise ValueError(f"there is no such ambush: {how}")
 
     def do_bridge(self, server_id: str) -> None:
         """Two halves that do not hear each other, and one server that hears both."""
@@ -217,6 +297,9 @@ class Faults:
 
     def do_rot(self, server_id: str) -> None:
         self._do_damage(self._damage.rot, server_id)
+
+    def do_lose_segment(self, server_id: str) -> None:
+        self._do_damage(self._damage.lose_segment, server_id)
 
     def do_lose_write(self, server_id: str) -> None:
         self._do_damage(self._damage.lose_write, server_id)

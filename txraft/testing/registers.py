@@ -32,9 +32,13 @@ class RegisterMachine:
     `commands` are all of those, for whoever checks that none was lost or came twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, values_written: dict[int, bytes] | None = None) -> None:
+        """
+        @param values_written: is told the value of each command that is applied, by its place among them, from 1.
+        """
         self.values: dict[bytes, bytes] = {}
         self.commands: list[bytes] = []
+        self._values_written = {} if values_written is None else values_written
 
     def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[tuple[bool, int]]:
         return [self._apply(command) for command in commands]
@@ -43,6 +47,7 @@ class RegisterMachine:
         self.commands.append(command)
         words = command.split(b" ")
         key, value = words[1], words[-1]
+        self._values_written[len(self.commands)] = value
         if words[0] == b"cas" and self.values.get(key, b"") != words[2]:
             return False, len(self.commands)
         self.values[key] = value
@@ -74,11 +79,13 @@ class RegisterClients:
         self._last_value = 0
         self._answered_from = 0
         self._stale: list[tuple[bytes, int, int]] = []
+        self._mistaken: list[tuple[bytes, bytes | None]] = []
         self._seen: dict[bytes, bytes] = {}
+        self._values_written: dict[int, bytes] = {}
 
     def machine(self, server_id: str) -> RegisterMachine:
         """See `Workload`, also for what follows."""
-        return RegisterMachine()
+        return RegisterMachine(self._values_written)
 
     def draw(self, rng: random.Random) -> tuple[str, ...]:
         kind = rng.choice(("read", "write", "write", "cas"))
@@ -97,6 +104,7 @@ class RegisterClients:
 
     def check_history(self) -> bool:
         require(not self._stale, "not linearizable: answered from an old state", *self._stale)
+        require(not self._mistaken, "answered with the result of another command", *self._mistaken)
         verdict = check(self._recorder.history(), Register())
         require(not isinstance(verdict, NotLinearizable), "not linearizable", verdict)
         return not isinstance(verdict, Undecided)
@@ -111,19 +119,23 @@ class RegisterClients:
         value = b"%d" % self._last_value
         if kind == "write":
             call = self._recorder.call(key, "write", value)
-            return self._follow(node.propose(b"write %b %b" % (key, value)), call, key)
+            return self._follow(node.propose(b"write %b %b" % (key, value)), call, key, value)
         # Mostly what was seen last, so that it often succeeds.
         expected = self._seen.get(key, b"")
         call = self._recorder.call(key, "cas", (expected, value))
-        return self._follow(node.propose(b"cas %b %b %b" % (key, expected, value)), call, key)
+        return self._follow(node.propose(b"cas %b %b %b" % (key, expected, value)), call, key, value)
 
-    def _follow(self, outcome: Deferred[Any], call: Call, key: bytes) -> Deferred[Any]:
+    def _follow(self, outcome: Deferred[Any], call: Call, key: bytes, value: bytes | None = None) -> Deferred[Any]:
+        """@param value: what the command writes; None for a read."""
         seen_before = self._answered_from
 
         def answered(answer: tuple[Any, int]) -> bool:
             result, count = answer
             if count < seen_before:
                 self._stale.append((key, count, seen_before))
+            # A command's result tells its place.
+            if value is not None and self._values_written.get(count) != value:
+                self._mistaken.append((value, self._values_written.get(count)))
             self._answered_from = max(self._answered_from, count)
             self.outcomes.answered()
             if isinstance(result, bytes):

@@ -21,6 +21,8 @@ NETWORKS = {
     "slow": NetworkFaults(min_delay_s=0.02, max_delay_s=0.1),
     # Most frames are quick, and some are as late as an election timeout or two.
     "heavy": NetworkFaults(max_delay_s=0.002, late=0.05, max_late_s=0.4, reorders=True),
+    # Nothing is lost, and of much that is under way the last may come first.
+    "shuffled": NetworkFaults(max_delay_s=0.03, reorders=True),
 }
 """What a network can be like, by the name that a schedule uses."""
 
@@ -29,6 +31,17 @@ DISKS = {"fast": 0.001, "slow": 0.05, "crawling": 0.4, "stalled": 3.0, "dead": 1
 
 KEEPS = ("some", "none", "all")
 """What a crash leaves of what was not synced; see `FakeDisk.crash`."""
+
+AMBUSHES = (
+    ("new-leader", "cut"),
+    ("new-leader", "cut"),
+    ("new-leader", "mute"),
+    ("new-leader", "kill"),
+    ("new-candidate", "cut"),
+    ("new-candidate", "sleep"),
+    ("new-pre-candidate", "stall"),
+)
+"""Who is waited for, and what happens to it; see `Faults.do_ambush`."""
 
 ROLES = ("leader", "follower")
 """What a schedule may say in a server's place: who leads when it is done, or one of those that do not."""
@@ -78,6 +91,7 @@ class Profile:
     requests_per_s: float = 40.0
     burst: int = 6
     faults_per_s: float = 14.0
+    ambushes: tuple[tuple[str, str], ...] = AMBUSHES
     at_leader: float = 0.3
     """The share of faults that are aimed at whoever leads."""
     weights: tuple[tuple[str, int], ...] = (
@@ -103,8 +117,11 @@ class Profile:
         ("strand", 2),
         ("clock", 1),
         ("slow-apply", 2),
+        ("stumble", 1),
+        ("fill-disk", 1),
         ("rot", 2),
         ("lose-write", 2),
+        ("lose-segment", 1),
         ("wipe", 2),
         ("clone", 2),
         ("wrong-cluster", 2),
@@ -156,7 +173,10 @@ PROFILES = {
             ("disk", 6),
             ("fail-disk", 6),
             ("rot", 3),
+            ("stumble", 4),
+            ("fill-disk", 2),
             ("lose-write", 4),
+            ("lose-segment", 3),
             ("slow-apply", 1),
             ("blip", 2),
             ("strand", 1),
@@ -199,8 +219,11 @@ PROFILES = {
         servers=(3, 5, 5),
         at_leader=0.7,
         weights=(
-            ("blip", 10),
-            ("cut", 4),
+            ("blip", 5),
+            ("ambush", 8),
+            ("usurp", 4),
+            ("oversleep", 3),
+            ("cut", 3),
             ("heal", 5),
             ("bounce", 5),
             ("hiccup", 5),
@@ -224,6 +247,16 @@ PROFILES = {
             ("slow-apply", 3),
         ),
     ),
+    # Little goes wrong, but each time at the worst moment: see the paper's Figure 8.
+    "ambushes": Profile(
+        seconds=6.0,
+        servers=(3, 5),
+        requests_per_s=60.0,
+        faults_per_s=3.0,
+        at_leader=1.0,
+        ambushes=(("new-leader", "cut"), ("new-candidate", "cut"), ("new-candidate", "cut")),
+        weights=(("ambush", 3), ("hiccup", 3)),
+    ),
     "disks": Profile(
         at_leader=0.5,
         weights=(
@@ -236,9 +269,20 @@ PROFILES = {
             ("slow-apply", 3),
         ),
     ),
+    # Records of several sectors, and a crash within many of them.
     "one": Profile(
         servers=(1,),
-        weights=(("bounce", 8), ("halt", 5), ("disk", 4), ("fail-disk", 3), ("hiccup", 3), ("slow-apply", 2)),
+        requests_per_s=60.0,
+        burst=30,
+        weights=(
+            ("bounce", 6),
+            ("halt", 10),
+            ("stumble", 3),
+            ("disk", 4),
+            ("fail-disk", 3),
+            ("hiccup", 2),
+            ("slow-apply", 2),
+        ),
     ),
 }
 
@@ -288,10 +332,10 @@ def _draw_faults(rng: random.Random, profile: Profile, end_ms: int, ids: Sequenc
     for at_ms in _times(rng, profile.faults_per_s, end_ms):
         kind = rng.choices(kinds, weights)[0]
         who = rng.choice(ids) if rng.random() >= profile.at_leader else rng.choices(ROLES, (3, 1))[0]
-        yield Action(at_ms, kind, _draw_words(rng, kind, who, ids))
+        yield Action(at_ms, kind, _draw_words(rng, profile, kind, who, ids))
 
 
-def _draw_words(rng: random.Random, kind: str, who: str, ids: Sequence[str]) -> tuple[str, ...]:
+def _draw_words(rng: random.Random, profile: Profile, kind: str, who: str, ids: Sequence[str]) -> tuple[str, ...]:
     # As often short as long: an election timeout is anything from 50 ms to 2 s.
     length_ms = str(int(10 ** rng.uniform(1.3, 3.0)))
     match kind:
@@ -303,10 +347,16 @@ def _draw_words(rng: random.Random, kind: str, who: str, ids: Sequence[str]) -> 
             return (who, rng.choice(KEEPS), length_ms)
         case "halt":
             return (who, rng.choice(KEEPS), str(rng.randint(1, 12)))
+        case "stumble":
+            return (who, rng.choice(KEEPS), str(rng.randint(1, 40)))
         case "blip":
             return (who, rng.choice(("both", "out", "in")), length_ms)
-        case "hiccup":
+        case "hiccup" | "oversleep" | "fill-disk":
             return (who, length_ms)
+        case "usurp":
+            return (length_ms,)
+        case "ambush":
+            return (*rng.choice(profile.ambushes), length_ms, str(rng.randint(1, 3)))
         case "cut" | "clone":
             return (who, rng.choice(ids)) if rng.random() < 0.5 else (rng.choice(ids), who)
         case "network":

@@ -20,16 +20,16 @@ from twisted.internet.defer import Deferred
 
 from txraft.core.invariants import require
 from txraft.node import RaftNode
-from txraft.testing.clock import ProcessClock
 from txraft.testing.cluster import Cluster
 from txraft.testing.coverage.watch import Coverage
 from txraft.testing.endings import Endings
 from txraft.testing.faults import Faults
 from txraft.testing.machines import MachineWorkload
+from txraft.testing.open_requests import OpenRequests
 from txraft.testing.operators import KINDS, Operators
 from txraft.testing.quiet import quietly
 from txraft.testing.registers import RegisterClients
-from txraft.testing.schedule import ALL, PROFILES, Action, draw, profile_of
+from txraft.testing.schedule import ALL, KEEPS, PROFILES, Action, draw, profile_of
 from txraft.testing.workload import Workload
 
 TIMINGS = ((150, 300, 80), (50, 100, 20), (1000, 2000, 400))
@@ -37,9 +37,24 @@ TIMINGS = ((150, 300, 80), (50, 100, 20), (1000, 2000, 400))
 
 LIMITS: tuple[dict[str, Any], ...] = (
     {},
-    {"max_append_bytes": 150, "max_inflight_bytes": 400, "max_uncommitted_bytes": 600, "max_pending_reads": 6},
+    {
+        "max_append_bytes": 150,
+        "max_inflight_bytes": 400,
+        "max_uncommitted_bytes": 600,
+        "max_pending_reads": 6,
+        "stop_timeout": 50,
+    },
 )
-"""The defaults, and some that are reached: logs spread slowly, and servers are overloaded."""
+"""The defaults, and some that are reached: logs spread slowly, and servers are overloaded and stop in haste."""
+
+
+STUMBLING = 0.2
+"""The share of servers that die once within their first start, in one of its first `FIRST_CALLS` system calls."""
+
+FIRST_CALLS = 40
+
+LAST_REQUESTS = 3
+"""Of each server when the run is over."""
 
 
 @attrs.frozen
@@ -137,8 +152,8 @@ class Simulation:
         self._endings = Endings(
             self.cluster, self.workload, rng, self._election_s, self._ask, self.faults.restart_failed
         )
-        self._asked_count = 0
-        self._open: dict[int, tuple[tuple[str, ...], ProcessClock]] = {}
+        self._rng = rng
+        self._open = OpenRequests(self.cluster)
         self._digest = hashlib.blake2b(digest_size=16)
         self.cluster.network.trace = self._trace
 
@@ -159,10 +174,11 @@ class Simulation:
         :raises AssertionError: an invariant, the clients' history or an ending's deadline is broken; says how.
         """
         cluster = self.cluster
-        cluster.start()
+        self._start_all()
         for action in self.schedule:
             cluster.run(max(0.0, action.at_ms / 1000 - cluster.clock.now))
             self.faults.restart_failed()
+            self._open.check()
             self._trace(str(action).encode())
             if action.kind == "client":
                 self._do_client(*action.words)
@@ -174,17 +190,28 @@ class Simulation:
         getattr(self._endings, self.options.ending)()
         cluster.run(self._election_s)
         if self.options.ending == "agreement":
-            self._require_answers("a request is neither answered nor refused when all is well")
+            self._open.require_none("a request is neither answered nor refused when all is well")
+        self._ask_to_the_last()
         cluster.stop()
-        self._require_answers("a Deferred never fires")
+        self._open.require_none("a Deferred never fires")
         unexpected = [*self.workload.outcomes.unexpected, *self.operators.outcomes.unexpected]
         require(not unexpected, "an untyped failure", *unexpected)
         return self._report(is_undecided=not self.workload.check_history())
 
-    def _require_answers(self, otherwise: str) -> None:
-        """What a process that died was asked is never answered; all else is."""
-        for words, clock in self._open.values():
-            require(not clock.is_alive, otherwise, *words)
+    def _start_all(self) -> None:
+        """Some die within their first start."""
+        rng = random.Random(f"start {self.options.seed}")
+        for server_id in self.cluster.ids:
+            if rng.random() < STUMBLING:
+                self.faults.stumble(server_id, rng.choice(KEEPS), rng.randint(1, FIRST_CALLS))
+            else:
+                self.cluster.start(server_id)
+
+    def _ask_to_the_last(self) -> None:
+        """What is asked of a server that is about to stop is answered, too."""
+        for node in self.cluster.running():
+            for _ in range(LAST_REQUESTS):
+                self._ask(node, self.workload.draw(self._rng), lambda _: None)
 
     def _report(self, is_undecided: bool) -> Report:
         return Report(
@@ -238,14 +265,13 @@ class Simulation:
         """A request reaches the server's process when that runs; `then` is told whether it was answered."""
         clock = self.cluster.servers[node.settings.server_id].clock
         assert clock is not None
-        number = self._asked_count = self._asked_count + 1
 
         def ask() -> None:
-            self._open[number] = words, clock
-            request().addCallback(answered)
+            number = self._open.add(node, words, may_wait=words[0] == "transfer")
+            request().addCallback(answered, number)
 
-        def answered(is_answered: bool) -> None:
-            del self._open[number]
+        def answered(is_answered: bool, number: int) -> None:
+            self._open.answered(number)
             then(is_answered)
 
         clock.when_awake(ask)

@@ -38,6 +38,8 @@ class FakeWriter:
         self._call: IDelayedCall | None = None
         self.busy_until = 0.0
         """When the job under way ends, or the last one did."""
+        self.has_failed = False
+        """Whether a job has failed."""
 
     def run(self, job: Callable[..., Any], *args: Any, afterwards: Callable[[], None] | None = None) -> Deferred[Any]:
         """See `IWriter`."""
@@ -61,6 +63,7 @@ class FakeWriter:
 
     def _report(self, result: Any) -> None:
         job = self._jobs[0]
+        self.has_failed |= isinstance(result, Failure)
         job.done.callback(result)  # a Failure becomes an error
         if not isinstance(result, Failure):
             job.afterwards()

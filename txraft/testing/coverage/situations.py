@@ -250,6 +250,9 @@ _OF_FAULTS = {
     "wiped disk": "M11",
     "wrong cluster": "M16",
     "rot refused": "D03",
+    "lost segment refused": "D11",
+    "start on a full disk": "D09",
+    "halt in a start": "D21",
     "cloned disk": "D13",
     "lost write": "D19",
 }

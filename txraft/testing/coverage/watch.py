@@ -16,10 +16,12 @@ from txraft.core.messages import AppendEntries, Message
 from txraft.core.raft import Raft
 from txraft.core.ready import Persist, Ready
 from txraft.core.role import Role
-from txraft.testing.cluster import Cluster, Server
+from txraft.testing.cluster import Cluster
 from txraft.testing.coverage import situations
 from txraft.testing.coverage.cells import cells_of
 from txraft.testing.coverage.step import Step
+from txraft.testing.disk import FakeDisk
+from txraft.testing.server import Server
 
 
 @attrs.define
@@ -100,11 +102,16 @@ class Coverage:
     def _started(self, server: Server) -> None:
         past = self._pasts[server.server_id]
         watch = self._watches[server.server_id] = Watch(self, server, past)
-        # Of a recovery, only the cut of a torn tail writes to a log that is there.
-        is_cut = 0 < past.writes < server.disk.calls["pwrite"]
+        is_cut = 0 < past.writes < server.disk.calls["pwrite"] and self._ends_with_zeros(server.disk)
         self.note(situations.of_start(watch, is_cut))
         if is_cut:
             past.cut_index = watch.raft.log.last_index
+
+    @staticmethod
+    def _ends_with_zeros(disk: FakeDisk) -> bool:
+        """Whether zeros were written to the log last: only the cut of a torn tail does that."""
+        path = max(path for path in disk.file_names() if path.startswith("/data/raft.log.0"))
+        return not any(disk.last_write(path)[1])
 
     def _crashes(self, server: Server) -> None:
         watch = self._watches.pop(server.server_id)

@@ -1,0 +1,40 @@
+"""One server of a simulated cluster: what lasts, and what a process brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from txraft.node import RaftNode
+from txraft.testing.clock import ProcessClock
+from txraft.testing.disk import FakeDisk
+from txraft.testing.network import SimulatedTransport
+from txraft.testing.writer import FakeWriter
+
+CLUSTER_ID = "simulated"
+
+
+@attrs.define
+class Server:
+    """
+    One server: its disk outlives the processes, everything else is the current process's.
+
+    `disk_seconds` is called for each write and says how long it takes; `clock_rate` is how fast its clock runs, from
+    the next start on; `apply_seconds` is how long the process is busy with each call of the machine's `apply`; `node`
+    is None while no process runs. `own_disk` is None unless another disk is in the server's place; see `put_in`.
+    """
+
+    server_id: str
+    disk: FakeDisk
+    disk_seconds: Callable[[], float]
+    clock_rate: float = 1.0
+    apply_seconds: float = 0.0
+    own_disk: FakeDisk | None = None
+    cluster_id: str = CLUSTER_ID
+    node: RaftNode | None = None
+    machine: Any = None
+    transport: SimulatedTransport | None = None
+    writer: FakeWriter | None = None
+    clock: ProcessClock | None = None
