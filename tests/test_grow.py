@@ -31,19 +31,20 @@ class Cluster:
     def __init__(self, directory: pathlib.Path, stack: contextlib.ExitStack) -> None:
         self.servers: list[Server] = []
         self._directory = directory
-        self._stack = stack
+        self.stack = stack
         self._admin_ports: dict[int, int] = {}
 
-    def start(self, is_first: bool = False, timings: Sequence[str] = TIMINGS) -> Server:
-        """One more server; not a member of anything unless it is the first."""
-        client_port, rpc_port, admin_port = free_ports(3)
+    def start(self, is_first: bool = False, timings: Sequence[str] = TIMINGS, rpc_port: int = 0) -> Server:
+        """One more server; not a member of anything unless it is the first. `timings` are lines of its raft.conf."""
+        client_port, free_port, admin_port = free_ports(3)
+        rpc_port = rpc_port or free_port
         directory = self._directory / str(rpc_port)
         directory.mkdir()
         own = [f"rpc_port={rpc_port}", f"kv_port={client_port}", f"http_server_port={admin_port}"]
         first = [f"servers=127.0.0.1:{rpc_port}"] if is_first else []
         (directory / "raft.conf").write_text("\n".join([*own, *first, *timings, ""]))
         server = Server(directory, client_port, rpc_port)
-        server.start(self._stack)
+        server.start(self.stack)
         self._admin_ports[rpc_port] = admin_port
         self.servers.append(server)
         wait_until(lambda: self.raftctl("status", at=server).returncode == 0, "its admin port")

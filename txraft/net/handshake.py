@@ -26,10 +26,13 @@ MAX_SERVER_ID = 300
 
 _MAX_QUOTED = 80
 
+MAX_SENTENCE = 500
+"""So much is quoted of a refusal."""
 
-def quoted(text: str) -> str:
+
+def quoted(text: str, max_length: int = _MAX_QUOTED) -> str:
     """What the other side sent, fit for a log line and for our answer: short, and with nothing unprintable."""
-    return repr(text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "...")
+    return repr(text if len(text) <= max_length else text[: max_length - 3] + "...")
 
 
 def refusal_of(hello: Hello, us: Identity, peers: Collection[str], incarnations: Mapping[str, int]) -> str | None:
