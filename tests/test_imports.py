@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "txraft.codec": (
         "txraft.core.log",
         "txraft.core.messages",
+        "txraft.core.snapshot",
         "txraft._proto.raft_pb2",
         "txraft.errors",
         "txraft.interfaces",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from txraft.codec import PROTOCOL_VERSION, Hello, encode_hello
+from txraft.codec import PROTOCOL_VERSION, ConnectionRole, Hello, encode_hello
 from txraft.core.cluster_id import has_epoch, may_be_one, name_of, recoveries
 from txraft.core.contact import Contact
 from txraft.framing import frame
@@ -177,7 +177,13 @@ class Registry:
         hello = self._known.get(server_id)
         return Addresses(hello.client_address, hello.admin_address) if hello else Addresses()
 
-    def hello_to(self, receiver_id: str, refusal: str | None = None, lost_data: bool = False) -> bytes:
+    def hello_to(
+        self,
+        receiver_id: str,
+        refusal: str | None = None,
+        lost_data: bool = False,
+        role: int = ConnectionRole.MESSAGES,
+    ) -> bytes:
         """The frame in which this server introduces itself, or refuses; see `raft.proto`."""
         hello = Hello(
             PROTOCOL_VERSION,
@@ -189,5 +195,6 @@ class Registry:
             self.advertised.admin,
             refusal or "",
             lost_data,
+            role,
         )
         return frame(encode_hello(hello))
