@@ -76,6 +76,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.config",
         "txraft.config_reading",
         "txraft.errors",
+        "txraft.interfaces",
         "txraft.net.addresses",
         "txraft.plugins",
         "txraft.storage",
