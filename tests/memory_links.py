@@ -8,7 +8,7 @@ a server can be down (connections are refused) or silent (connections are never 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,8 +32,9 @@ from zope.interface import implementer
 from txraft.codec import PROTOCOL_VERSION, Hello, encode_hello
 from txraft.core.contact import Contact
 from txraft.core.messages import Message, RequestVote
+from txraft.errors import Stopped
 from txraft.framing import Splitter, frame
-from txraft.interfaces import Addresses, Identity
+from txraft.interfaces import Addresses, Identity, IPartialSnapshot, Snapshot
 from txraft.net.peers import PeerTransport
 
 EPOCH = "c.0.0000000e"
@@ -223,6 +224,7 @@ class Server:
         self.server_id = server_id
         self.received: list[tuple[str, list[Message]]] = []
         self.problem: Exception | None = None
+        self.accept: Callable[[str, Snapshot], Deferred[IPartialSnapshot]] = lambda sender, offer: fail(Stopped("no"))
         self.transport = PeerTransport(
             network.clock,
             ListenEndpoint(network, server_id),
@@ -233,7 +235,12 @@ class Server:
         )
         self.transport.set_peers([Contact(peer) for peer in peers.split()])
         self.transport.advertise(Addresses(f"{server_id}:client", f"{server_id}:admin"))
-        self.transport.start(Identity(cluster_id, server_id, incarnation), self._receive, lambda: None)
+        self.transport.start(
+            Identity(cluster_id, server_id, incarnation),
+            self._receive,
+            lambda: None,
+            lambda sender, offer: self.accept(sender, offer),
+        )
 
     def _receive(self, sender_id: str, messages: list[Message]) -> None:
         self.received.append((sender_id, messages))

@@ -14,7 +14,7 @@ from processes import environment
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
-from txraft.admin.manhole.login import FREE_FAILURES, MAX_WAIT_S, Gatekeeper, Lockout, LoginRefused
+from txraft.admin.manhole.login import FREE_FAILURES, MAX_NAMES, MAX_WAIT_S, Gatekeeper, Lockout, LoginRefused
 from txraft.admin.manhole.passwords import PasswordHash, read_passwords, write_password
 from txraft.errors import ConfigError
 
@@ -153,10 +153,17 @@ class TestGatekeeper:
         assert self.attempt(gatekeeper, USER.encode(), PASSWORD) == USER
 
     def test_who_guesses_names_locks_nobody_out(self, gatekeeper):
-        for number in range(10):
+        for number in range(5):
             self.attempt(gatekeeper, b"guess%d" % number, b"wrong")
-        assert "Too many failures" in str(self.attempt(gatekeeper, b"other", b"wrong"))
         assert self.attempt(gatekeeper, USER.encode(), PASSWORD) == USER
+
+    def test_how_long_to_wait_does_not_tell_whether_there_is_such_a_user(self, gatekeeper):
+        answers = {
+            user: [str(self.attempt(gatekeeper, user, b"wrong")) for _ in range(FREE_FAILURES + 1)]
+            for user in (USER.encode(), b"mallory")
+        }
+        assert answers[USER.encode()] == answers[b"mallory"]
+        assert "Too many failures" in answers[b"mallory"][-1]
 
     def test_who_is_struck_out_of_the_file_is_out(self, gatekeeper, tmp_path):
         password_file(tmp_path, f"bob:{CHEAP}\n")
@@ -208,3 +215,12 @@ def test_the_wait_doubles_up_to_a_bound_and_a_success_ends_it():
     assert lockout.wait_s("b") == 0
     lockout.succeeded("a")
     assert lockout.wait_s("a") == 0
+
+
+def test_so_many_names_are_remembered_and_the_newest_are():
+    lockout = Lockout(Clock())
+    for number in range(MAX_NAMES + 5):
+        for _ in range(FREE_FAILURES):
+            lockout.failed(str(number))
+    waiting = [number for number in range(MAX_NAMES + 5) if lockout.wait_s(str(number))]
+    assert waiting == list(range(5, MAX_NAMES + 5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from manhole_support import PASSWORD, USER, Telnet, leading, log_texts, password_file, seen
@@ -165,6 +166,12 @@ class TestVerbs:
         prompt.wait("#3 is done:")
         prompt.ask('transfer("s3")')
         assert "s3      leader" in prompt.wait("#4 is done:")
+
+    def test_a_snapshot_is_taken_when_asked_for(self, prompt, cluster):
+        last = cluster.leader().status().applied_index
+        asked = prompt.ask("snapshot")
+        shown = asked if "up to entry" in asked else prompt.wait("#1 is done:")
+        assert re.search(rf"Everything up to entry {last} is in it: \d+ bytes\.", shown)
 
     def test_a_change_that_takes_long_shows_how_far_it_is_and_ends_in_a_sentence(self, prompt):
         prompt.ask("add_server s3")

@@ -9,15 +9,25 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from manhole_support import as_told, leading, log_texts
-from twisted.conch.error import ValidPublicKey
+from manhole_support import as_told, leading, log_texts, password_file
+from twisted.conch.error import ConchError, ValidPublicKey
 from twisted.conch.ssh.keys import Key
-from twisted.cred.credentials import SSHPrivateKey
+from twisted.conch.ssh.session import SSHSession
+from twisted.cred.credentials import ISSHPrivateKey, SSHPrivateKey
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import execute, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from txraft.admin.manhole.conversation import User
 from txraft.admin.manhole.keys import KeyChecker, make_host_key, read_authorized_keys, read_host_key
 from txraft.admin.manhole.plain import MAX_WAITING_BYTES, PlainLines
+from txraft.admin.manhole.service import Manhole
+from txraft.admin.manhole.ssh import LOGIN_S, MAX_SESSIONS, ManholeUser, SSHFactory, Surroundings
 from txraft.admin.manhole.verbs import Verbs
 from txraft.admin.operations import Operations
 from txraft.errors import ConfigError
@@ -213,3 +223,108 @@ class TestLines:
         self.cluster.run(5)
         assert (self.shown, self.ended) == (b"", [])
         assert self.cluster.leader().raft.membership.voters == ("s1", "s2")
+
+
+class TestConnections:
+    """One client's connection, as far as it comes before a real client is needed."""
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def factory(self, tmp_path, clock) -> SSHFactory:
+        key = new_key()
+        surroundings = Surroundings(Verbs(Operations(leading(size=1).leader())), lambda user: None, clock)
+        factory = SSHFactory(key, written(tmp_path, public_line(key)), surroundings)
+        factory.doStart()
+        return factory
+
+    def test_who_does_not_log_in_is_cut_off_even_if_it_says_nothing(self, factory, clock):
+        transport = StringTransport()
+        factory.buildProtocol(None).makeConnection(transport)
+        clock.advance(LOGIN_S - 1)
+        assert not transport.disconnecting
+        clock.advance(1)
+        assert transport.disconnecting
+
+    def test_who_has_logged_in_is_not_and_who_is_gone_leaves_nothing_behind(self, factory, clock):
+        transport = StringTransport()
+        protocol = factory.buildProtocol(None)
+        protocol.makeConnection(transport)
+        protocol.avatar = "somebody"
+        clock.advance(LOGIN_S)
+        assert not transport.disconnecting
+        del protocol.avatar
+        protocol.connectionLost(Failure(ConnectionDone()))
+        other = factory.buildProtocol(None)
+        other.makeConnection(StringTransport())
+        other.connectionLost(Failure(ConnectionDone()))
+        assert clock.getDelayedCalls() == []
+
+    def test_keys_are_the_only_way_in(self, factory):
+        assert list(factory.portal.listCredentialsInterfaces()) == [ISSHPrivateKey]
+
+    def test_no_weak_cipher_is_offered(self, factory):
+        protocol = factory.buildProtocol(None)
+        assert b"aes256-ctr" in protocol.supportedCiphers and b"hmac-sha2-256" in protocol.supportedMACs
+        offered = [*protocol.supportedCiphers, *protocol.supportedMACs]
+        assert not [name for name in offered if b"cbc" in name or b"3des" in name or b"md5" in name or b"sha1" in name]
+
+    def test_a_user_has_sessions_and_only_so_many_of_them(self, factory):
+        user = ManholeUser("alice", Surroundings(None, None, None))
+        user.conn = type("Connection", (), {"channels": {}})()
+        assert isinstance(user.lookupChannel(b"session", 1, 1, b""), SSHSession)
+        with pytest.raises(ConchError, match="unknown channel"):
+            user.lookupChannel(b"direct-tcpip", 1, 1, b"")
+        user.conn.channels = dict.fromkeys(range(MAX_SESSIONS))
+        with pytest.raises(ConchError, match="too many sessions"):
+            user.lookupChannel(b"session", 1, 1, b"")
+        assert user.lookupSubsystem(b"sftp", b"") is None
+
+
+@implementer(IStreamServerEndpoint)
+class Port:
+    """An endpoint that remembers what it serves."""
+
+    def __init__(self) -> None:
+        self.factory: Any = None
+        self.is_open = False
+
+    def listen(self, protocolFactory: Any) -> Any:
+        self.factory, self.is_open = protocolFactory, True
+        return succeed(self)
+
+    def stopListening(self) -> None:
+        self.is_open = False
+
+
+class TestService:
+    def test_a_port_has_so_many_connections_and_the_end_closes_them(self, tmp_path):
+        cluster, port = leading(size=1), Port()
+        manhole = Manhole(Operations(cluster.leader()), cluster.clock, "admin", max_connections=2)
+        service = manhole.by_telnet(port, password_file(tmp_path), execute)
+        service.startService()
+        transports = [StringTransport() for _ in range(2)]
+        protocols = [port.factory.buildProtocol(None) for _ in transports]
+        for protocol, transport in zip(protocols, transports, strict=True):
+            protocol.makeConnection(transport)
+        assert port.factory.buildProtocol(None) is None
+        protocols[0].connectionLost(Failure(ConnectionDone()))
+        assert port.factory.buildProtocol(None) is not None
+        ended: list[object] = []
+        service.stopService().addCallback(ended.append)
+        assert (port.is_open, transports[1].disconnecting, ended) == (False, True, [])
+        protocols[1].connectionLost(Failure(ConnectionDone()))
+        assert len(ended) == 1
+
+    def test_the_host_key_is_made_as_the_service_starts_and_kept(self, tmp_path):
+        cluster, path = leading(size=1), str(tmp_path / "manhole.key")
+        keys = written(tmp_path, public_line(new_key()))
+        manhole = Manhole(Operations(cluster.leader()), cluster.clock, "admin", max_connections=2)
+        made = []
+        for _ in range(2):
+            service = manhole.by_ssh(Port(), path, keys)
+            made.append(read_host_key(path))
+            service.startService()
+        assert made == [None, read_host_key(path)]

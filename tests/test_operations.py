@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 from typing import Any
@@ -13,7 +14,7 @@ from txraft import errors
 from txraft.admin import problems
 from txraft.admin.operations import MAX_PAYLOAD_BYTES, Operations
 from txraft.admin.problems import KINDS, KINDS_BY_CODE, BadRequest, Kind, problem_of
-from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, NotLeader, Stopped
+from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, NotLeader, SnapshotRefused, Stopped
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
 
@@ -121,6 +122,18 @@ def test_the_leadership_is_handed_over():
     heir = next(server_id for server_id in cluster.ids if server_id != leader.status()["server_id"])
     assert outcome(cluster, leader.transfer(heir))["leader_id"] == heir
     assert isinstance(outcome(cluster, leader.transfer(heir)), NotLeader)
+
+
+def test_a_snapshot_is_taken_and_one_that_cannot_be_kept_harms_nothing():
+    cluster, leader = started(size=1)
+    taken = outcome(cluster, leader.snapshot())
+    assert taken["last_index"] == leader.status()["applied_index"] and taken["bytes"] > 0
+    outcome(cluster, leader.append(b"x"))
+    cluster.servers["s1"].disk.fail("pwrite", error=errno.ENOSPC)
+    refused = outcome(cluster, leader.snapshot())
+    assert isinstance(refused, SnapshotRefused) and "cannot be kept" in str(refused)
+    assert problem_of(refused).sentence.endswith("Nothing was done.")
+    assert outcome(cluster, leader.append(b"y")) == {"result": "2"}
 
 
 def test_a_plan_shows_what_is_survived_before_and_after_and_changes_nothing():

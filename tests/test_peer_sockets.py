@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from memory_links import vote
 from twisted.internet import reactor as installed_reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 from txraft.core.contact import Contact
 from txraft.core.log import EntryKind, EntryRun, LogSlice
 from txraft.core.messages import AppendEntries, Message
+from txraft.errors import Stopped
 from txraft.interfaces import Identity
 from txraft.net.addresses import parse_address
 from txraft.net.peers import PeerTransport
@@ -49,7 +50,10 @@ class Server:
     def start(self, peers: list[str]) -> None:
         self.transport.set_peers([Contact(peer) for peer in peers])
         self.transport.start(
-            Identity("c", self.address, 1), lambda sender, messages: self.received.extend(messages), lambda: None
+            Identity("c", self.address, 1),
+            lambda sender, messages: self.received.extend(messages),
+            lambda: None,
+            lambda sender, offer: fail(Stopped("no snapshots here")),
         )
 
 

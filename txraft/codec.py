@@ -9,6 +9,7 @@ that it came in alive. Every `decode_*` raises `ProtocolError` on what it cannot
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import Any, TypeVar
 
 import attrs
@@ -28,13 +29,21 @@ from txraft.core.messages import (
     RequestVoteResponse,
     TimeoutNow,
 )
+from txraft.core.snapshot import SnapshotMeta
 from txraft.errors import ProtocolError
-from txraft.interfaces import Identity
+from txraft.interfaces import Identity, Snapshot
 
 PROTOCOL_VERSION = 1
 
 Payload = bytes | memoryview
 _T = TypeVar("_T", bound=ProtobufMessage)
+
+
+class ConnectionRole(IntEnum):
+    """What a connection between two servers is for; the numbers are those on the wire."""
+
+    MESSAGES = 0
+    SNAPSHOT = 1
 
 
 @attrs.frozen
@@ -50,6 +59,32 @@ class Hello:
     admin_address: str = ""
     refusal: str = ""
     lost_data: bool = False
+    role: int = ConnectionRole.MESSAGES
+
+
+@attrs.frozen
+class SnapshotPosition:
+    """From a receiver: so many bytes of the file are there."""
+
+    offset: int
+
+
+@attrs.frozen
+class SnapshotData:
+    """A part of the file, from `offset` on."""
+
+    offset: int
+    data: bytes
+
+
+@attrs.frozen
+class SnapshotEnd:
+    """From a receiver: it has the snapshot, if `refusal` is empty; else it does not want it, and this is why."""
+
+    refusal: str
+
+
+SnapshotFrame = Snapshot | SnapshotPosition | SnapshotData | SnapshotEnd
 
 
 def _parse(message_class: type[_T], payload: Payload) -> _T:
@@ -209,6 +244,7 @@ def decode_message(payload: Payload) -> Message:
     return message
 
 
+_META_FIELDS = ("cluster_id", "last_index", "last_term", "time_ms", "membership", "membership_index")
 _HELLO_FIELDS = tuple(attribute.name for attribute in attrs.fields(Hello))
 
 
@@ -221,6 +257,37 @@ def decode_hello(payload: Payload) -> Hello:
     """Who speaks. Whether that is acceptable, protocol version included, is for the caller to say."""
     parsed = _parse(raft_pb2.Hello, payload)
     return Hello(**{name: getattr(parsed, name) for name in _HELLO_FIELDS})
+
+
+def encode_snapshot_frame(frame: SnapshotFrame) -> bytes:
+    """What is said on a connection for a snapshot. A `Snapshot` is an offer of it."""
+    if isinstance(frame, SnapshotData):
+        return raft_pb2.SnapshotFrame(
+            data=raft_pb2.SnapshotData(offset=frame.offset, data=frame.data)
+        ).SerializeToString()
+    if isinstance(frame, SnapshotPosition):
+        return raft_pb2.SnapshotFrame(position=raft_pb2.SnapshotPosition(offset=frame.offset)).SerializeToString()
+    if isinstance(frame, SnapshotEnd):
+        return raft_pb2.SnapshotFrame(end=raft_pb2.SnapshotEnd(refusal=frame.refusal)).SerializeToString()
+    fields = {name: getattr(frame.meta, name) for name in _META_FIELDS}
+    offer = raft_pb2.SnapshotOffer(size=frame.size, digest=frame.digest, **fields)
+    return raft_pb2.SnapshotFrame(offer=offer).SerializeToString()
+
+
+def decode_snapshot_frame(payload: Payload) -> SnapshotFrame:
+    """What `encode_snapshot_frame` was given."""
+    parsed = _parse(raft_pb2.SnapshotFrame, payload)
+    match parsed.WhichOneof("frame"):
+        case "data" if parsed.data.data:
+            return SnapshotData(parsed.data.offset, parsed.data.data)
+        case "position":
+            return SnapshotPosition(parsed.position.offset)
+        case "end":
+            return SnapshotEnd(parsed.end.refusal)
+        case "offer" if parsed.offer.last_index and parsed.offer.last_term and parsed.offer.size:
+            meta = SnapshotMeta(**{name: getattr(parsed.offer, name) for name in _META_FIELDS})
+            return Snapshot(meta, parsed.offer.size, parsed.offer.digest)
+    raise ProtocolError("no frame of a snapshot, or one of a later version")
 
 
 def encode_record(runs: Sequence[EntryRun]) -> bytes:

@@ -92,6 +92,31 @@ class Config:
         "How many snapshots are kept. If the newest is damaged, the server starts from the one before, so the log is "
         "kept from the oldest of them on.",
     )
+    snapshot_log_bytes: int = _key(
+        syntax.size(4096), "64 MiB", "A snapshot is taken when this much of the log is behind the newest one..."
+    )
+    snapshot_ratio: int = _key(
+        syntax.whole("times", 1, 1000), "4", "...and this many times as much as that one's size. LogCabin's rule."
+    )
+    snapshot_slice_ms: int = _key(
+        syntax.MILLISECONDS, "5", "A snapshot that is not written by a child of the server is written in such slices."
+    )
+    snapshot_child_timeout: int = _key(
+        syntax.MILLISECONDS, "10000", "A child that writes a snapshot and is silent for this long is killed."
+    )
+    snapshot_bandwidth: int = _key(
+        syntax.size(0), "0", "A snapshot is sent to another server with so many bytes a second; 0: as fast as it goes."
+    )
+    snapshot_hold_bytes: int = _key(
+        syntax.size(4096),
+        "256 MiB",
+        "While a snapshot is sent to a server, the log behind it is kept for that server, but not more than this.",
+    )
+    log_keep_entries: int = _key(
+        syntax.whole("entries", 0, 1_000_000_000),
+        "10000",
+        "So many entries that are in a snapshot stay in the log, for servers that are a little behind.",
+    )
     log_segment_bytes: int = _key(syntax.size(4096), "8 MiB", "Size of one segment of the log.")
     fsync: bool = _key(
         syntax.YES_NO,

@@ -346,18 +346,18 @@ class ITransport(Interface):
     def start(
         identity: Identity,
         receive: Callable[[str, Sequence[Message]], None],
-        accept: Callable[[str, Snapshot], Deferred[IPartialSnapshot]],
         met: Callable[[], None],
+        accept: Callable[[str, Snapshot], Deferred[IPartialSnapshot]],
     ) -> None:
         """
         Begin to listen and to connect.
 
         @param receive: called with (sender_id, list of messages) on the reactor's thread, for links that have shaken
             hands only. It may raise `ProtocolError`, which closes that link.
+        @param met: called when hands were shaken, before anything is received there: `identities` may say more.
         @param accept: called with (sender_id, snapshot) when another server offers one: a Deferred of the place for
             it, which is committed when all of it has come, and closed in any case. What these fail with, the sender is
             told. It may raise `ProtocolError`, too.
-        @param met: called when hands were shaken, before anything is received there: `identities` may say more.
         """
 
     def set_peers(peers: Sequence[Contact]) -> None:

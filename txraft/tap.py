@@ -8,6 +8,7 @@ after it.
 from __future__ import annotations
 
 import functools
+import os
 import random
 import sys
 import time
@@ -31,6 +32,7 @@ from txraft.config import Config
 from txraft.config_reading import load_config
 from txraft.disk import make_store
 from txraft.errors import ConfigError
+from txraft.forking import Forker
 from txraft.interfaces import IStateMachine, IStateMachinePlugin
 from txraft.net.addresses import parse_address
 from txraft.net.peers import PeerTransport
@@ -209,6 +211,7 @@ def make_transport(config: Config, rpc_port: ReservedPort, reactor: Any) -> Peer
         max_message_bytes=config.max_message_bytes,
         max_peer_queue_bytes=config.max_peer_queue_bytes,
         rng=random.Random(),
+        snapshot_bandwidth=config.snapshot_bandwidth,
     )
 
 
@@ -222,6 +225,7 @@ def make_node(config: Config, machine: IStateMachine, transport: PeerTransport, 
         clock=reactor,
         rng=random.Random(),
         wall_ms=lambda: time.time_ns() // 1_000_000,
+        forker=Forker(reactor, config.snapshot_child_timeout / 1000) if hasattr(os, "fork") else None,
     )
 
 

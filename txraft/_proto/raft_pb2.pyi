@@ -12,9 +12,16 @@ class EntryKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMMAND: _ClassVar[EntryKind]
     NOOP: _ClassVar[EntryKind]
     CONFIGURATION: _ClassVar[EntryKind]
+
+class ConnectionRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MESSAGES: _ClassVar[ConnectionRole]
+    SNAPSHOT: _ClassVar[ConnectionRole]
 COMMAND: EntryKind
 NOOP: EntryKind
 CONFIGURATION: EntryKind
+MESSAGES: ConnectionRole
+SNAPSHOT: ConnectionRole
 
 class EntryRun(_message.Message):
     __slots__ = ("first_index", "term", "kind", "time_ms", "data")
@@ -31,7 +38,7 @@ class EntryRun(_message.Message):
     def __init__(self, first_index: _Optional[int] = ..., term: _Optional[int] = ..., kind: _Optional[_Union[EntryKind, str]] = ..., time_ms: _Optional[int] = ..., data: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "cluster_id", "server_id", "receiver_id", "incarnation", "client_address", "admin_address", "refusal", "lost_data")
+    __slots__ = ("protocol_version", "cluster_id", "server_id", "receiver_id", "incarnation", "client_address", "admin_address", "refusal", "role", "lost_data")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +47,7 @@ class Hello(_message.Message):
     CLIENT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     ADMIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
     LOST_DATA_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     cluster_id: str
@@ -49,8 +57,9 @@ class Hello(_message.Message):
     client_address: str
     admin_address: str
     refusal: str
+    role: ConnectionRole
     lost_data: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., receiver_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., client_address: _Optional[str] = ..., admin_address: _Optional[str] = ..., refusal: _Optional[str] = ..., lost_data: bool = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., receiver_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., client_address: _Optional[str] = ..., admin_address: _Optional[str] = ..., refusal: _Optional[str] = ..., role: _Optional[_Union[ConnectionRole, str]] = ..., lost_data: bool = ...) -> None: ...
 
 class Envelope(_message.Message):
     __slots__ = ("group", "pre_vote", "pre_vote_response", "request_vote", "request_vote_response", "append_entries", "append_entries_response", "timeout_now")
@@ -153,6 +162,58 @@ class TimeoutNow(_message.Message):
     TERM_FIELD_NUMBER: _ClassVar[int]
     term: int
     def __init__(self, term: _Optional[int] = ...) -> None: ...
+
+class SnapshotFrame(_message.Message):
+    __slots__ = ("offer", "position", "data", "end")
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    offer: SnapshotOffer
+    position: SnapshotPosition
+    data: SnapshotData
+    end: SnapshotEnd
+    def __init__(self, offer: _Optional[_Union[SnapshotOffer, _Mapping]] = ..., position: _Optional[_Union[SnapshotPosition, _Mapping]] = ..., data: _Optional[_Union[SnapshotData, _Mapping]] = ..., end: _Optional[_Union[SnapshotEnd, _Mapping]] = ...) -> None: ...
+
+class SnapshotOffer(_message.Message):
+    __slots__ = ("cluster_id", "last_index", "last_term", "time_ms", "membership", "membership_index", "size", "digest")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LAST_TERM_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERSHIP_FIELD_NUMBER: _ClassVar[int]
+    MEMBERSHIP_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    last_index: int
+    last_term: int
+    time_ms: int
+    membership: bytes
+    membership_index: int
+    size: int
+    digest: bytes
+    def __init__(self, cluster_id: _Optional[str] = ..., last_index: _Optional[int] = ..., last_term: _Optional[int] = ..., time_ms: _Optional[int] = ..., membership: _Optional[bytes] = ..., membership_index: _Optional[int] = ..., size: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class SnapshotPosition(_message.Message):
+    __slots__ = ("offset",)
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    def __init__(self, offset: _Optional[int] = ...) -> None: ...
+
+class SnapshotData(_message.Message):
+    __slots__ = ("offset", "data")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    data: bytes
+    def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class SnapshotEnd(_message.Message):
+    __slots__ = ("refusal",)
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    refusal: str
+    def __init__(self, refusal: _Optional[str] = ...) -> None: ...
 
 class LogRecord(_message.Message):
     __slots__ = ("runs",)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.python.failure import Failure
 
 from txraft.admin.problems import BadRequest
 from txraft.core.change import Change
 from txraft.core.leader import Leader
 from txraft.core.log import EntryKind
-from txraft.errors import ChangeRefused, Stopped
+from txraft.errors import ChangeRefused, SnapshotRefused, Stopped, StorageError
+from txraft.interfaces import Snapshot
 from txraft.net.addresses import format_address, parse_address
 from txraft.node import RaftNode
 from txraft.node.planning import ChangePlan, Constitution, plan_change
@@ -150,6 +152,14 @@ class Operations:
         target = maybeDeferred(self.server_id, server_id)
         return target.addCallback(self.node.transfer_leadership).addCallback(self._changed)
 
+    def snapshot(self) -> Deferred[Answer]:
+        """
+        Take a snapshot now, on this server; fires with its `last_index` and its size in `bytes`, once it counts.
+
+        Fails as `RaftNode.take_snapshot`, but with `SnapshotRefused` if it cannot be kept, as that harms nothing.
+        """
+        return self.node.take_snapshot().addCallbacks(_snapshot, _no_snapshot)
+
     def append(self, content: bytes) -> Deferred[Answer]:
         """Propose `content` as a command; fires with `result`, the state machine's as text, once it is applied."""
         return maybeDeferred(self.node.propose, content).addCallback(lambda result: {"result": _text(result)})
@@ -240,6 +250,15 @@ class Operations:
 
     def _with_our_port(self, text: str) -> str:
         return format_address(*parse_address(text, parse_address(self.node.settings.server_id, None)[1]))
+
+
+def _snapshot(taken: Snapshot) -> Answer:
+    return {"last_index": taken.meta.last_index, "bytes": taken.size}
+
+
+def _no_snapshot(failure: Failure) -> NoReturn:
+    failure.trap(StorageError)
+    raise SnapshotRefused(f"the snapshot cannot be kept: {failure.value}")
 
 
 def _entry(index: int, term: int, kind: EntryKind, time_ms: int, command: bytes, payloads: bool) -> Answer:

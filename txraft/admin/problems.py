@@ -94,6 +94,7 @@ KINDS: dict[type[BaseException], Kind] = {
     ),
     errors.Overloaded: Kind("overloaded", 503, "LIMIT", "Nothing was done; ask again later.", ("bound", "limit")),
     errors.CommandTooLarge: Kind("command_too_large", 413, "ERROR", _NOTHING_DONE, ("size", "bound", "limit")),
+    errors.SnapshotRefused: Kind("snapshot_refused", 409, "ERROR", _NOTHING_DONE),
     errors.Stopped: Kind("stopped", 503, "ERROR", "Nothing was done; ask another server."),
     errors.FatalError: Kind("failed", 500, "ERROR", "The server stops; its log says more."),
     errors.SnapshotRefused: Kind("snapshot_refused", 409, "ERROR", _NOTHING_DONE),

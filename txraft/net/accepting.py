@@ -9,11 +9,12 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import LogLevel
 
-from txraft.codec import Hello, decode_message
+from txraft.codec import ConnectionRole, Hello, decode_message
 from txraft.core.messages import ANSWERS, Message
 from txraft.net.handshake import MAX_STRANGERS, Registry, quoted
 from txraft.net.journal import Journal
 from txraft.net.links import Link, describe_address
+from txraft.net.receiving import MAX_FRAME_BYTES, Accept, Reception
 
 MAX_UNSHAKEN = 64
 """Connections without a handshake at a time."""
@@ -37,10 +38,12 @@ class Acceptor(Factory):
         journal: Journal,
         max_message_bytes: int,
         receive: Receive,
+        accept: Accept,
         arrived: Callable[[str], None],
         left: Callable[[str], None],
     ) -> None:
         self.receive = receive
+        self.accept_snapshot = accept
         self._reactor = reactor
         self._registry = registry
         self._journal = journal
@@ -49,6 +52,7 @@ class Acceptor(Factory):
         self._left = left
         self._unshaken: dict[AcceptedLink, None] = {}
         self._links: dict[str, AcceptedLink] = {}
+        self._snapshot_links: dict[str, AcceptedLink] = {}
         self._open: dict[AcceptedLink, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> AcceptedLink:
@@ -87,10 +91,15 @@ class Acceptor(Factory):
         """Answer a hello: the link is accepted, or refused and closed."""
         del self._unshaken[link]
         refusal = self._registry.refusal_of(hello) or self._is_there_twice(link, hello)
+        if refusal is None and hello.role not in {*ConnectionRole}:
+            refusal = f"a connection of unknown role {hello.role}"
         lost_data = refusal is not None and not self._registry.is_counted(hello.server_id, hello.incarnation)
-        link.transport.write(self._registry.hello_to(hello.server_id, refusal, lost_data))
+        link.transport.write(self._registry.hello_to(hello.server_id, refusal, lost_data, hello.role))
         if refusal is not None:
             link.close(refusal)
+            return
+        if hello.role == ConnectionRole.SNAPSHOT:
+            self._greet_sender(link, hello)
             return
         # The newest connection is the one that the other side uses; what an older one still brings is late data.
         if hello.server_id in self._links:
@@ -129,6 +138,16 @@ class Acceptor(Factory):
             messages = [message for message in messages if not isinstance(message, ANSWERS)]
         self.receive(hello.server_id, messages)
 
+    def _greet_sender(self, link: AcceptedLink, hello: Hello) -> None:
+        """A server that has a snapshot for us: one at a time from each, and only from those that send messages, too."""
+        if hello.server_id not in self._links:
+            link.close("a snapshot from a server that sends nothing else")
+            return
+        if hello.server_id in self._snapshot_links:
+            self._snapshot_links[hello.server_id].close("replaced by a newer connection")
+        link.accept(hello, MAX_FRAME_BYTES)
+        self._snapshot_links[hello.server_id] = link
+
     def ended(self, link: AcceptedLink, reason: str) -> None:
         """Forget a connection that is gone."""
         del self._open[link]
@@ -136,6 +155,8 @@ class Acceptor(Factory):
         if link.hello is not None and self._links.get(link.hello.server_id) is link:
             del self._links[link.hello.server_id]
             self._left(link.hello.server_id)
+        if link.hello is not None and self._snapshot_links.get(link.hello.server_id) is link:
+            del self._snapshot_links[link.hello.server_id]
         if link.was_stable:
             self._journal.forget(link.name)
         self._journal.say(link.name, reason, link.where)
@@ -156,6 +177,7 @@ class AcceptedLink(Link):
         self.name = ""
         self.host = ""
         self.where = ""
+        self._reception: Reception | None = None
 
     def opened(self) -> None:
         host, address = describe_address(self.transport.getPeer())
@@ -169,10 +191,20 @@ class AcceptedLink(Link):
     def accept(self, hello: Hello, max_frame_bytes: int) -> None:
         super().accept(hello, max_frame_bytes)
         self.name = f"from {hello.server_id}"
+        if hello.role == ConnectionRole.SNAPSHOT:
+            self.name = f"snapshot from {hello.server_id}"
+            self._reception = Reception(
+                hello.server_id, self._acceptor.accept_snapshot, self.transport.write, self.close
+            )
 
     def frames_received(self, frames: list[bytes]) -> None:
         assert self.hello is not None
-        self._acceptor.receive_of(self.hello, [decode_message(payload) for payload in frames])
+        if self._reception is not None:
+            self._reception.frames_received(frames)
+        else:
+            self._acceptor.receive_of(self.hello, [decode_message(payload) for payload in frames])
 
     def ended(self, reason: str) -> None:
+        if self._reception is not None:
+            self._reception.ended()
         self._acceptor.ended(self, reason)

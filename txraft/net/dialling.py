@@ -23,7 +23,7 @@ from txraft.codec import Hello, encode_message
 from txraft.core.messages import Message
 from txraft.errors import ProtocolError
 from txraft.framing import frame
-from txraft.net.handshake import MAX_HELLO_BYTES, Registry, quoted
+from txraft.net.handshake import MAX_HELLO_BYTES, MAX_SENTENCE, Registry, quoted
 from txraft.net.journal import Journal
 from txraft.net.links import Link
 from txraft.net.writing import write_now
@@ -134,7 +134,7 @@ class Peer:
         """Why the server that answered is not the one we want; None if it is."""
         if hello.refusal:
             self.registry.learn_refusal(hello)
-            return f"refused there: {quoted(hello.refusal)}"
+            return f"refused there: {quoted(hello.refusal, MAX_SENTENCE)}"
         refusal = self.registry.refusal_of(hello)
         if refusal is None and hello.server_id != self.server_id:
             refusal = f"{quoted(hello.server_id)} answers there"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from txraft.codec import PROTOCOL_VERSION, Hello, encode_hello
+from txraft.codec import PROTOCOL_VERSION, ConnectionRole, Hello, encode_hello
 from txraft.core.cluster_id import has_epoch, may_be_one, name_of, recoveries
 from txraft.core.contact import Contact
 from txraft.framing import frame
@@ -26,10 +26,13 @@ MAX_SERVER_ID = 300
 
 _MAX_QUOTED = 80
 
+MAX_SENTENCE = 500
+"""So much is quoted of a refusal."""
 
-def quoted(text: str) -> str:
+
+def quoted(text: str, max_length: int = _MAX_QUOTED) -> str:
     """What the other side sent, fit for a log line and for our answer: short, and with nothing unprintable."""
-    return repr(text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "...")
+    return repr(text if len(text) <= max_length else text[: max_length - 3] + "...")
 
 
 def refusal_of(hello: Hello, us: Identity, peers: Collection[str], incarnations: Mapping[str, int]) -> str | None:
@@ -174,7 +177,13 @@ class Registry:
         hello = self._known.get(server_id)
         return Addresses(hello.client_address, hello.admin_address) if hello else Addresses()
 
-    def hello_to(self, receiver_id: str, refusal: str | None = None, lost_data: bool = False) -> bytes:
+    def hello_to(
+        self,
+        receiver_id: str,
+        refusal: str | None = None,
+        lost_data: bool = False,
+        role: int = ConnectionRole.MESSAGES,
+    ) -> bytes:
         """The frame in which this server introduces itself, or refuses; see `raft.proto`."""
         hello = Hello(
             PROTOCOL_VERSION,
@@ -186,5 +195,6 @@ class Registry:
             self.advertised.admin,
             refusal or "",
             lost_data,
+            role,
         )
         return frame(encode_hello(hello))

@@ -19,12 +19,14 @@ from zope.interface import implementer
 
 from txraft.core.contact import Contact
 from txraft.core.messages import Message
-from txraft.interfaces import Addresses, Identity, ITransport
+from txraft.interfaces import Addresses, Identity, ISnapshotReader, ITransport, Snapshot
 from txraft.net.accepting import Acceptor, Receive
 from txraft.net.dialling import Peer
 from txraft.net.handshake import Registry
 from txraft.net.journal import Journal
 from txraft.net.probing import probe
+from txraft.net.receiving import Accept
+from txraft.net.sending import SnapshotTransfer
 
 
 @implementer(ITransport)
@@ -36,6 +38,7 @@ class PeerTransport:
     @param client_endpoint: how to reach a server by its address; asked again for each attempt.
     @param max_message_bytes: a larger message is neither sent nor received.
     @param max_peer_queue_bytes: a link that is this far behind is sent nothing more until it has caught up.
+    @param snapshot_bandwidth: bytes a second that one snapshot is sent with at most; 0: no limit.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class PeerTransport:
         max_message_bytes: int,
         max_peer_queue_bytes: int,
         rng: random.Random,
+        snapshot_bandwidth: int = 0,
     ) -> None:
         self._reactor = reactor
         self._listen_endpoint = listen_endpoint
@@ -53,6 +57,8 @@ class PeerTransport:
         self._max_message_bytes = max_message_bytes
         self._max_peer_queue_bytes = max_peer_queue_bytes
         self._rng = rng
+        self._snapshot_bandwidth = snapshot_bandwidth
+        self._transfers: dict[SnapshotTransfer, None] = {}
         self._registry = Registry()
         self._registry.when_disowned = self._review_links
         self._journal = Journal()
@@ -61,7 +67,7 @@ class PeerTransport:
         self._peers: dict[str, Peer] = {}
         self._leaving: list[Deferred[None]] = []
 
-    def start(self, identity: Identity, receive: Receive, met: Callable[[], None]) -> None:
+    def start(self, identity: Identity, receive: Receive, met: Callable[[], None], accept: Accept) -> None:
         """
         Begin to listen and to connect; see `ITransport`.
 
@@ -76,6 +82,7 @@ class PeerTransport:
             self._journal,
             self._max_message_bytes,
             receive,
+            accept,
             arrived=self._dial_back,
             left=self._let_stranger_go,
         )
@@ -123,6 +130,23 @@ class PeerTransport:
         if peer is not None:
             peer.send(message)
 
+    def send_snapshot(self, receiver_id: str, snapshot: Snapshot, reader: ISnapshotReader) -> SnapshotTransfer:
+        """See `ITransport`."""
+        transfer = SnapshotTransfer(
+            self._reactor,
+            self._registry,
+            self._journal,
+            lambda: self._client_endpoint(receiver_id),
+            receiver_id,
+            snapshot,
+            reader,
+            self._snapshot_bandwidth,
+            self._rng.random,
+        )
+        self._transfers[transfer] = None
+        transfer.closed.addCallback(lambda _: self._transfers.pop(transfer))
+        return transfer
+
     def flush(self) -> None:
         """Hand everything queued to the network, one write per link."""
         for peer in self._peers.values():
@@ -164,6 +188,9 @@ class PeerTransport:
             for link in self._acceptor.open_links():
                 link.close("stopping")
                 waits.append(link.closed)
+        for transfer in list(self._transfers):
+            waits.append(transfer.closed)
+            transfer.cancel()
         self._acceptor, self._port = None, None
         while self._peers:
             self._let_go(self._peers.popitem()[1], "stopping")

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from txraft.codec import Hello
 from txraft.net.dialling import CONNECT_S, give_up
-from txraft.net.handshake import Registry, quoted, refusal_of
+from txraft.net.handshake import MAX_SENTENCE, Registry, quoted, refusal_of
 from txraft.net.links import Link
 
 REACHABLE = "reachable"
@@ -60,7 +60,7 @@ class _Probe(Link):
         # As it would be if it were a peer.
         refusal = refusal_of(hello, self._registry.us, (self._server_id,), {})
         if hello.refusal:
-            refusal = f"refused there: {quoted(hello.refusal)}"
+            refusal = f"refused there: {quoted(hello.refusal, MAX_SENTENCE)}"
         elif refusal is None and hello.server_id != self._server_id:
             refusal = f"{quoted(hello.server_id)} answers there"
         self._found = refusal or REACHABLE

@@ -20,20 +20,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.core.change import Change
-from txraft.core.errors import InvalidMessage, UncommittedFull
+from txraft.core.errors import InvalidMessage
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership
 from txraft.core.messages import Message
 from txraft.core.raft import Raft
 from txraft.core.ready import Persist
-from txraft.errors import CommandTooLarge, FatalError, NotLeader, Overloaded, ProtocolError, Stopped
-from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport
+from txraft.errors import FatalError, Overloaded, ProtocolError
+from txraft.forking import IForker
+from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport, Snapshot
+from txraft.node.admission import Admission
 from txraft.node.applier import Applier
 from txraft.node.belonging import introduce, learned
 from txraft.node.news import News, contacts
 from txraft.node.restart import raft_from_disk
 from txraft.node.settings import NodeSettings
 from txraft.node.shutdown import Shutdown
+from txraft.node.snapshots import Owner, SnapshotKeeper
 from txraft.node.status import NodeStatus, describe
 from txraft.node.waiting import Waiting
 
@@ -57,9 +60,11 @@ class RaftNode(Service):
         clock: IReactorTime,
         rng: random.Random,
         wall_ms: Callable[[], int],
+        forker: IForker | None = None,
     ) -> None:
         """
         @param wall_ms: the wall clock, ms since 1970. Only used to stamp entries.
+        @param forker: makes the children that write snapshots; None: snapshots are never taken by one.
         @raise ValueError: the timings in `settings` contradict each other.
         """
         self.settings = settings
@@ -73,7 +78,6 @@ class RaftNode(Service):
         self._clock = clock
         self._rng = rng
         self._wall_ms = wall_ms
-        self._accepts = False
         self._is_flush_armed = False
         self._tick_call: IDelayedCall | None = None
         self._waiting = Waiting()
@@ -81,6 +85,9 @@ class RaftNode(Service):
         self._applier = Applier(machine, self._proposals, clock, settings.apply_slice_ms / 1000)
         self._apply_index = 0
         self._news = News(transport)
+        self._admission = Admission(self, transport)
+        owner = Owner(self._live, self._fail, self._waiting.replaced, self._arm_flush)
+        self._snapshots = SnapshotKeeper(machine, log_store, transport, clock, forker, settings.for_taking(), owner)
         self._reserved_by: Leader | None = None  # the leadership that has room for what is gathered
         self._shutdown = Shutdown(clock, settings.stop_timeout / 1000, self._close)
         self.identity = Identity("", settings.server_id, 0)
@@ -147,17 +154,25 @@ class RaftNode(Service):
         return self._reconfigure(lambda _, leader: self._waiting.changes.hand_over(leader, server_id, is_over))
 
     def _reconfigure(self, ask: Callable[[Raft, Leader], Deferred[Membership]]) -> Deferred[Membership]:
-        raft, leader = self._live(), self._leader_for(0)
+        raft, leader = self._live(), self._admission.leader_for(0)
         if raft is None or not isinstance(leader, Leader):
-            return fail(leader if isinstance(leader, Exception) else self._stopped())
+            return fail(leader if isinstance(leader, Exception) else self._admission.stopped())
         self._arm_flush()
         # What was proposed before comes before.
         self._append_gathered(raft)
         return ask(raft, leader)
 
+    def take_snapshot(self) -> Deferred[Snapshot]:
+        """
+        Take a snapshot now, whatever the configuration says; fires when it counts. Any server can.
+
+        Fails with `SnapshotRefused` if there is nothing to take one of, or with `StorageError`, which harms nothing.
+        """
+        return self._snapshots.take()
+
     def status(self) -> NodeStatus:
         """What this server is doing, and what it is waiting for. Cheap, and works in every state."""
-        return describe(self, self._store.status(), self._transport)
+        return describe(self, self._store.status(), self._snapshots.status(), self._transport)
 
     def advertise(self, client_address: str = "", admin_address: str = "") -> None:
         """Tell the other servers where this one serves clients and its admin HTTP, as host:port; empty: as before."""
@@ -181,13 +196,14 @@ class RaftNode(Service):
         try:
             raft = raft_from_disk(self.settings, self._core_settings, self._rng, recovered)
             self._transport.set_peers(contacts(raft))
-            self._transport.start(recovered.identity, self._receive, self._met)
+            self._transport.start(recovered.identity, self._receive, self._met, self._snapshots.receiving.accept)
         except Exception:
             self._store.close()
             raise
         self.raft, self.identity = raft, recovered.identity
         Service.startService(self)
-        self._accepts = True
+        self._admission.is_open = True
+        self._snapshots.start(recovered.snapshot)
         self._schedule_tick()
         self._arm_flush()
 
@@ -196,14 +212,14 @@ class RaftNode(Service):
         Answer what is under way, within `stop_timeout`, then stop. What is left then fails with `OutcomeUnknown`.
         """
         Service.stopService(self)
-        self._accepts = False
+        self._admission.is_open = False
         if self.raft is None:
             return succeed(None)
         if self._live() is None:
             return self._shutdown.close()
 
         def stop(_: None) -> Deferred[None]:
-            self._waiting.end("this server is stopping", self._stopped())
+            self._waiting.end("this server is stopping", self._admission.stopped())
             return self._shutdown.close()
 
         drained = self._shutdown.drain()
@@ -214,7 +230,8 @@ class RaftNode(Service):
     def _close(self) -> Deferred[None]:
         if self._tick_call is not None and self._tick_call.active():
             self._tick_call.cancel()
-        return self._transport.stop().addCallback(lambda _: self._store.close())
+        stopped = self._snapshots.stop().addCallback(lambda _: self._transport.stop())
+        return stopped.addCallback(lambda _: self._store.close())
 
     def _live(self) -> Raft | None:
         """The core, as long as this server may do something: from the start to the close or a failure."""
@@ -224,28 +241,15 @@ class RaftNode(Service):
 
     def _reserve(self, size: int, longest: int, count: int) -> Exception | None:
         """Make room for `count` commands of `size` bytes together, and arm the flush; or say why not."""
-        leader = self._leader_for(longest)
+        leader = self._admission.reserve(size, longest, count)
         if not isinstance(leader, Leader):
             return leader
-        try:
-            leader.reserve(size, count)
-        except UncommittedFull:
-            return Overloaded("max_uncommitted_bytes", self.settings.max_uncommitted_bytes)
         self._reserved_by = leader
         self._arm_flush()
         return None
 
-    def _leader_for(self, longest: int) -> Leader | Exception:
-        """The leadership of this server, if it has one and takes anything of `longest` bytes; else why not."""
-        raft, limit = self.raft, self.settings.max_command_bytes
-        if not self._accepts or raft is None:
-            return self._stopped()
-        if longest > limit:
-            return CommandTooLarge(longest, "max_command_bytes", limit)
-        return raft.role if isinstance(raft.role, Leader) else self._not_leader()
-
     def _read(self, requests: Sequence[bytes], is_many: bool) -> Deferred[Any]:
-        leader = self._leader_for(max(map(len, requests)))
+        leader = self._admission.leader_for(max(map(len, requests)))
         if not isinstance(leader, Leader):
             return fail(leader)
         if self._reads.count and self._reads.count + len(requests) > self.settings.max_pending_reads:
@@ -319,11 +323,13 @@ class RaftNode(Service):
         if ready.persist is not None:
             self._write(ready.persist)
         for read_id in ready.dropped_reads:
-            self._reads.refuse(read_id, self._not_leader())
+            self._reads.refuse(read_id, self._admission.not_leader())
         for read_id, index in ready.reads:
             self._reads.confirm(read_id, index)
         self._apply_index = max(self._apply_index, ready.apply_index)
-        self._apply_slice(raft)
+        if self._snapshots.is_restored:
+            self._apply_slice(raft)
+        self._snapshots.carry_out(raft, ready.snapshots)
         if raft.has_news:
             self._arm_flush()
 
@@ -341,7 +347,7 @@ class RaftNode(Service):
             return
         role, is_writing = raft.role, raft.write_age_ticks is not None
         if role is not self._reserved_by or not isinstance(role, Leader):
-            self._proposals.refuse_gathered(self._not_leader())
+            self._proposals.refuse_gathered(self._admission.not_leader())
         elif self._proposals.is_due(is_writing):
             self._proposals.appended(role.propose(self._proposals.take_gathered()), raft.term)
         elif not is_writing:
@@ -354,7 +360,7 @@ class RaftNode(Service):
         if isinstance(raft.role, Leader):
             raft.request_read(read_id)
         else:
-            self._reads.refuse(read_id, self._not_leader())
+            self._reads.refuse(read_id, self._admission.not_leader())
 
     def _write(self, persist: Persist) -> None:
         self._store.write(persist.hard_state, persist.runs).addCallbacks(
@@ -368,7 +374,7 @@ class RaftNode(Service):
 
     def _note_changes(self, raft: Raft) -> None:
         """Carry what has changed since the last flush to all whom it concerns."""
-        self._waiting.note(raft, self._not_leader)
+        self._waiting.note(raft, self._admission.not_leader)
         self._news.note(raft)
         cluster_id = learned(self.identity, raft, self._transport)
         if cluster_id != self.identity.cluster_id:
@@ -376,25 +382,15 @@ class RaftNode(Service):
             self._store.join(cluster_id)
             self._transport.join(cluster_id)
 
-    def _not_leader(self) -> NotLeader:
-        leader_id = self.raft.leader_id if self.raft is not None else None
-        if leader_id is None:
-            return NotLeader(None)
-        addresses = self._transport.addresses(leader_id)
-        return NotLeader(leader_id, addresses.client, addresses.admin)
-
-    def _stopped(self) -> Stopped:
-        return Stopped(f"this server has stopped: {self.failure}" if self.failure else "this server is not running")
-
     def _fail(self, error: BaseException) -> None:
         """Stop for good: nothing more is written, sent, applied or acknowledged."""
         if self.failure is not None:
             return
         self.failure = error if isinstance(error, FatalError) else FatalError(f"{type(error).__name__}: {error}")
-        self._accepts = False
+        self._admission.is_open = False
         # A machine's own exception tells where it was raised.
         self._log.failure("this server stops: {why}", Failure(error.__cause__ or error), why=str(self.failure))
-        self._waiting.end(str(self.failure), self._stopped())
+        self._waiting.end(str(self.failure), self._admission.stopped())
         failure = self.failure
         self._shutdown.close().addCallback(lambda _: self._waiting.failed(failure))
         self._shutdown.drained()

@@ -19,7 +19,9 @@ def raft_from_disk(settings: NodeSettings, core: RaftSettings, rng: random.Rando
 
     :raises StorageError: log, term and vote do not belong together.
     """
-    log = Log()
+    snapshot = recovered.snapshot.meta if recovered.snapshot is not None else None
+    is_at_base = snapshot is not None and snapshot.last_index == recovered.base_index
+    log = Log(recovered.base_index, recovered.base_term, snapshot.time_ms if snapshot and is_at_base else 0)
     for run in recovered.runs:
         log.extend(run)
     log.take_unwritten()
@@ -36,7 +38,7 @@ def raft_from_disk(settings: NodeSettings, core: RaftSettings, rng: random.Rando
             f"the log is empty, but the stored term is {term}: entries are lost that others may rely on. Restore the "
             f"log, or move the data directory away and add this server to the cluster again"
         )
-    raft = Raft(settings.server_id, core, rng, recovered.hard_state, log)
+    raft = Raft(settings.server_id, core, rng, recovered.hard_state, log, snapshot)
     raft.incarnation, raft.is_founder = recovered.identity.incarnation, bool(settings.bootstrap)
     if settings.bootstrap and log.last_index == 0:
         raft.bootstrap(Membership(settings.cluster_id, tuple(sorted(settings.bootstrap))))

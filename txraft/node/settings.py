@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from txraft.core.settings import RaftSettings
+from txraft.node.taking import TakingSettings
 
 TICKS_PER_HEARTBEAT = 8
 
@@ -30,6 +31,11 @@ class NodeSettings:
     max_pending_reads: int = 10_000
     apply_slice_ms: int = 10
     stop_timeout: int = 5000
+    log_keep_entries: int = 10_000
+    snapshot_hold_bytes: int = 256 << 20
+    snapshot_log_bytes: int = 64 << 20
+    snapshot_ratio: int = 4
+    snapshot_slice_ms: int = 5
 
     @property
     def tick_s(self) -> float:
@@ -50,4 +56,13 @@ class NodeSettings:
             max_inflight_bytes=self.max_inflight_bytes,
             max_uncommitted_bytes=self.max_uncommitted_bytes,
             catch_up_rounds=self.server_catch_up_rounds,
+            log_keep_entries=self.log_keep_entries,
+            max_held_bytes=self.snapshot_hold_bytes,
+        )
+
+    def for_taking(self) -> TakingSettings:
+        return TakingSettings(
+            snapshot_log_bytes=self.snapshot_log_bytes,
+            snapshot_ratio=self.snapshot_ratio,
+            snapshot_slice_ms=self.snapshot_slice_ms,
         )

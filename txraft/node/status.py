@@ -10,6 +10,7 @@ from txraft.core.leader import Leader
 from txraft.core.membership import Membership
 from txraft.core.raft import Raft
 from txraft.interfaces import ITransport, StorageStatus
+from txraft.node.snapshots import SnapshotsStatus
 from txraft.node.why import reasons
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class NodeStatus:
     One moment of one server. `role` is follower, pre-candidate, candidate, leader, passive, removed, stopped or
     failed.
 
+    The log in memory holds the entries from `first_index` on; what is before is in a snapshot.
     Indexes are 0 and members empty before the start. `waiting_for` has a sentence for everything that holds this server
     up; empty if nothing does. `catching_up` and `hand_over_to` (None: to nobody) are a leader's.
     """
@@ -64,6 +66,7 @@ class NodeStatus:
     role: str
     term: int
     leader_id: str | None
+    first_index: int
     last_index: int
     durable_index: int
     commit_index: int
@@ -72,15 +75,16 @@ class NodeStatus:
     catching_up: tuple[CatchingUp, ...]
     hand_over_to: str | None
     storage: StorageStatus
+    snapshots: SnapshotsStatus
     waiting_for: tuple[str, ...]
     failure: str
 
 
-def describe(node: RaftNode, storage: StorageStatus, transport: ITransport) -> NodeStatus:
+def describe(node: RaftNode, storage: StorageStatus, snapshots: SnapshotsStatus, transport: ITransport) -> NodeStatus:
     """The status of `node`, in whatever state it is."""
-    raft = node.raft
+    raft, server_id = node.raft, node.settings.server_id
     if raft is None:
-        return NodeStatus(node.settings.server_id, "", "stopped", 0, None, 0, 0, 0, 0, (), (), None, storage, (), "")
+        return NodeStatus(server_id, "", "stopped", 0, None, 0, 0, 0, 0, 0, (), (), None, storage, snapshots, (), "")
     leader = raft.role if isinstance(raft.role, Leader) and node.running else None
     return NodeStatus(
         server_id=node.settings.server_id,
@@ -88,6 +92,7 @@ def describe(node: RaftNode, storage: StorageStatus, transport: ITransport) -> N
         role=_role(node, raft),
         term=raft.term,
         leader_id=raft.leader_id if node.running else None,
+        first_index=raft.log.first_index,
         last_index=raft.log.last_index,
         durable_index=raft.log.durable_index,
         commit_index=raft.commit_index,
@@ -96,7 +101,8 @@ def describe(node: RaftNode, storage: StorageStatus, transport: ITransport) -> N
         catching_up=tuple(_catching_up(raft, leader)) if leader else (),
         hand_over_to=leader.reconfiguration.hand_over_to if leader else None,
         storage=storage,
-        waiting_for=tuple(reasons(node, raft, transport, storage)),
+        snapshots=snapshots,
+        waiting_for=tuple(reasons(node, raft, transport, storage, snapshots)),
         failure=str(node.failure) if node.failure else "",
     )
 

@@ -37,6 +37,10 @@ class Waiting:
         self._leader = raft.role if isinstance(raft.role, Leader) else None
         self.changes.note(raft)
 
+    def replaced(self) -> None:
+        """A snapshot has taken the place of the log: what this server had proposed may be in it, or not."""
+        self.proposals.end("a snapshot took the place of the log", kept_index=0)
+
     def end(self, why: str, stopped: Stopped) -> None:
         """This server does nothing more."""
         self.proposals.refuse_gathered(stopped)

@@ -10,6 +10,7 @@ from txraft.core.membership import Membership
 from txraft.core.progress import Progress, ReplicationState
 from txraft.core.raft import Raft
 from txraft.interfaces import ITransport, StorageStatus
+from txraft.node.snapshots import SnapshotsStatus
 
 if TYPE_CHECKING:
     from txraft.node.raft_node import RaftNode
@@ -18,7 +19,9 @@ NOTABLE_WRITE_S = 0.1
 """A write that takes no longer than this is what a server does all the time."""
 
 
-def reasons(node: RaftNode, raft: Raft, transport: ITransport, storage: StorageStatus) -> list[str]:
+def reasons(
+    node: RaftNode, raft: Raft, transport: ITransport, storage: StorageStatus, snapshots: SnapshotsStatus
+) -> list[str]:
     """A sentence for each thing that `node` waits for; none if nothing holds it up."""
     if node.failure is not None:
         return [f"This server has failed: {node.failure}."]
@@ -27,6 +30,12 @@ def reasons(node: RaftNode, raft: Raft, transport: ITransport, storage: StorageS
     sentences = []
     if storage.write_seconds is not None and storage.write_seconds >= NOTABLE_WRITE_S:
         sentences.append(f"A disk write has been outstanding for {storage.write_seconds:.2f} s.")
+    sentences += [
+        f"{transfer.server_id} sends this server a snapshot, as it is far behind: {transfer.bytes} of {transfer.size} "
+        "bytes have come."
+        for transfer in snapshots.transfers
+        if transfer.direction == "from"
+    ]
     if raft.server_id not in raft.membership.members:
         sentences.append(_outside(raft))
     elif raft.is_disowned:

@@ -93,7 +93,8 @@ class OpenFile:
 
 
 @contextmanager
-def _blaming(path: str, call: str) -> Iterator[None]:
+def blaming(path: str, call: str) -> Iterator[None]:
+    """Whatever the operating system refuses in here is a `StorageError` that names the path and the call."""
     try:
         yield
     except OSError as error:
@@ -105,7 +106,7 @@ class FileSystem:
     """The operating system's files. Files are 0600 and directories 0700, whatever the umask says."""
 
     def create(self, path: str) -> OpenFile:
-        with _blaming(path, "create"):
+        with blaming(path, "create"):
             return self._make(path, os.O_EXCL)
 
     def _make(self, path: str, flags: int) -> OpenFile:
@@ -114,7 +115,7 @@ class FileSystem:
         return OpenFile(descriptor, path)
 
     def open(self, path: str) -> OpenFile:
-        with _blaming(path, "open"):
+        with blaming(path, "open"):
             try:
                 return OpenFile(os.open(path, os.O_RDWR | os.O_CLOEXEC), path)
             except FileNotFoundError as error:
@@ -122,7 +123,7 @@ class FileSystem:
         raise missing
 
     def lock(self, path: str) -> OpenFile:
-        with _blaming(path, "lock"):
+        with blaming(path, "lock"):
             handle = self._make(path, 0)
             try:
                 self._hold(handle)
@@ -132,6 +133,12 @@ class FileSystem:
             return handle
 
     def _hold(self, handle: OpenFile) -> None:
+        self._flock(handle)
+        os.ftruncate(handle.descriptor, 0)
+        os.pwrite(handle.descriptor, b"%d\n" % os.getpid(), 0)
+
+    @staticmethod
+    def _flock(handle: OpenFile) -> None:
         try:
             fcntl.flock(handle.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -140,20 +147,18 @@ class FileSystem:
                 f"{os.path.dirname(handle.path)}: in use by another process{holder and ' with pid '}{holder}; "
                 f"two servers must not share a data directory"
             ) from None
-        os.ftruncate(handle.descriptor, 0)
-        os.pwrite(handle.descriptor, b"%d\n" % os.getpid(), 0)
 
     def close(self, handle: OpenFile) -> None:
-        with _blaming(handle.path, "close"):
+        with blaming(handle.path, "close"):
             os.close(handle.descriptor)
 
     def size(self, handle: OpenFile) -> int:
-        with _blaming(handle.path, "fstat"):
+        with blaming(handle.path, "fstat"):
             return os.fstat(handle.descriptor).st_size
 
     def pread(self, handle: OpenFile, offset: int, length: int) -> bytes:
         pieces = []
-        with _blaming(handle.path, "pread"):
+        with blaming(handle.path, "pread"):
             while length > 0 and (piece := os.pread(handle.descriptor, length, offset)):
                 pieces.append(piece)
                 offset += len(piece)
@@ -161,21 +166,21 @@ class FileSystem:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def pwrite(self, handle: OpenFile, offset: int, data: bytes) -> None:
-        with _blaming(handle.path, "pwrite"):
+        with blaming(handle.path, "pwrite"):
             written = os.pwrite(handle.descriptor, data, offset)
             while written < len(data):
                 written += os.pwrite(handle.descriptor, memoryview(data)[written:], offset + written)
 
     def fdatasync(self, handle: OpenFile) -> None:
-        with _blaming(handle.path, "fdatasync"):
+        with blaming(handle.path, "fdatasync"):
             os.fdatasync(handle.descriptor)
 
     def fsync(self, handle: OpenFile) -> None:
-        with _blaming(handle.path, "fsync"):
+        with blaming(handle.path, "fsync"):
             os.fsync(handle.descriptor)
 
     def fsync_directory(self, path: str) -> None:
-        with _blaming(path, "fsync"):
+        with blaming(path, "fsync"):
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
@@ -183,15 +188,15 @@ class FileSystem:
                 os.close(descriptor)
 
     def rename(self, old_path: str, new_path: str) -> None:
-        with _blaming(new_path, "rename"):
+        with blaming(new_path, "rename"):
             os.rename(old_path, new_path)
 
     def unlink(self, path: str) -> None:
-        with _blaming(path, "unlink"):
+        with blaming(path, "unlink"):
             os.unlink(path)
 
     def mkdir(self, path: str) -> None:
-        with _blaming(path, "mkdir"):
+        with blaming(path, "mkdir"):
             try:
                 os.mkdir(path, 0o700)
                 os.chmod(path, 0o700)
@@ -201,7 +206,7 @@ class FileSystem:
         raise expected
 
     def list_directory(self, path: str) -> list[str]:
-        with _blaming(path, "readdir"):
+        with blaming(path, "readdir"):
             try:
                 return sorted(os.listdir(path))
             except FileNotFoundError as error:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 from twisted.logger import Logger
@@ -123,17 +123,31 @@ def replay(runs: list[EntryRun], base_index: int, new_runs: Sequence[EntryRun]) 
         while runs and runs[-1].first_index >= run.first_index:
             runs.pop()
         if runs and runs[-1].last_index >= run.first_index:
-            last = runs.pop()
-            kept = last.commands[: run.first_index - last.first_index]
-            runs.append(EntryRun(last.first_index, last.term, last.kind, last.time_ms, kept))
+            runs.append(before(runs.pop(), run.first_index))
         run.encoded = None  # half of the memory, and nobody sends what was just recovered
         runs.append(run)
 
 
-class Recovery:
-    """Recovers one log, once. `first_index`: the log must reach back to this index; a snapshot holds what is before."""
+def before(run: EntryRun, index: int) -> EntryRun:
+    """The part of `run` before `index`, which is behind its first entry; `run` if that is all of it."""
+    if index > run.last_index:
+        return run
+    return EntryRun(run.first_index, run.term, run.kind, run.time_ms, run.commands[: index - run.first_index])
 
-    def __init__(self, files: IFileSystem, syncs: Syncs, log_path: str, log_id: int, first_index: int) -> None:
+
+class Recovery:
+    """
+    Recovers one log, once.
+
+    @param first_index: the log must reach back to this index; a snapshot holds what is before.
+    @param repair: False leaves a torn record where it is; `torn_bytes` says how long it is.
+    """
+
+    def __init__(
+        self, files: IFileSystem, syncs: Syncs, log_path: str, log_id: int, first_index: int, repair: bool = True
+    ) -> None:
+        self.torn_bytes = 0
+        self._repair = repair
         self._files = files
         self._syncs = syncs
         self._log_path = log_path
@@ -145,10 +159,12 @@ class Recovery:
         self._checksum = 0
         self._base_index = 0
 
-    def run(self, sequences: Sequence[int]) -> RecoveredLog:
+    def run(self, sequences: Sequence[int], progress: Callable[[int], None] = lambda size: None) -> RecoveredLog:
         """
         The log in the segments with these sequences, at least one. A torn record at its end is cut; a segment that has
         a successor and no seal, because the server died between the two, gets its seal.
+
+        @param progress: called with the size of each segment when it has been read.
 
         Cost: each segment is read once, as a whole; beside the entries, one segment is in memory at a time.
 
@@ -156,7 +172,8 @@ class Recovery:
         """
         for sequence in sequences:
             self._recover_segment(sequence, is_last=sequence == sequences[-1])
-        for segment, checksum in self._unsealed:
+            progress(self._segments[-1].size)
+        for segment, checksum in self._unsealed if self._repair else ():
             # Without it nobody could tell if what comes behind it got lost.
             seal = layout.encode_seal(segment.header, segment.stop_offset, checksum)
             self._write(segment, segment.stop_offset, seal)
@@ -264,7 +281,9 @@ class Recovery:
             is_torn = stop <= behind or not any(data[offset:behind])
         if not is_torn:
             raise self._damaged(segment, "this is neither an intact record nor one that was being written")
-        self._cut(segment, stop)
+        self.torn_bytes = stop - offset
+        if self._repair:
+            self._cut(segment, stop)
 
     def _cut(self, segment: Segment, stop: int) -> None:
         self._write(segment, segment.stop_offset, bytes(stop - segment.stop_offset))

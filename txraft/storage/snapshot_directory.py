@@ -31,6 +31,15 @@ def _prefix(meta: SnapshotMeta) -> str:
     return f"{meta.last_index:020d}-{meta.last_term:020d}"
 
 
+def snapshot_paths(files: IFileSystem, directory: str) -> list[str]:
+    """Where the snapshots in `directory` are, oldest first, whole or not; none if it does not exist."""
+    try:
+        names: Sequence[str] = files.list_directory(directory)
+    except FileNotFoundError:
+        return []
+    return [os.path.join(directory, name) for name in sorted(filter(_NAME.fullmatch, names))]
+
+
 class SnapshotDirectory:
     """
     The snapshots in `path`, of which the newest `keep` are kept. First `open`.

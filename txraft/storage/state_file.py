@@ -65,6 +65,10 @@ class StateFile:
         @raise StorageError: the file is damaged or of another version; says what can be done.
         """
         unlink_if_there(self._files, self._syncs, self._temporary_path)
+        return self.look()
+
+    def look(self) -> tuple[Identity, HardState] | None:
+        """As `read`, and nothing is removed."""
         try:
             handle = self._files.open(self.path)
         except FileNotFoundError:

@@ -103,18 +103,26 @@ class WriteAheadLog:
         self._last_extent = extent
         self._next_index = runs[-1].last_index + 1
 
-    def _add_segment(self, sequence: int, first_index: int, needed: int, begins_anew: bool = False) -> Segment:
-        """Go on in a new segment, with room for a record of `needed` bytes."""
+    def _add_segment(
+        self, sequence: int, first_index: int, needed: int, begins_anew: bool = False, payload: bytes = b""
+    ) -> Segment:
+        """Go on in a new segment, with room for a record of `needed` bytes. It has `payload` in it from the start."""
         size = max(self._segment_bytes, layout.HEADER_BYTES + needed + layout.SEAL_BYTES)
         header = SegmentHeader(self._log_id, sequence, first_index, self._checksum, begins_anew)
         segment = Segment(segment_path(self._log_path, sequence), header, size, first_index - 1)
+        sealed = self._checksum
+        content = header.encode()
+        if payload:
+            record, self._checksum = layout.encode_record(header, segment.stop_offset, sealed, payload)
+            content += record
+            segment.stop_offset += needed
         spare = self._filled_spare(size)
-        self._files.pwrite(spare.handle, 0, header.encode())
+        self._files.pwrite(spare.handle, 0, content)
         self._syncs.file(spare.handle)
         self._files.rename(self._spare_path, segment.path)
         self._syncs.directory_of(segment.path)
         if self._handle is not None:
-            self._seal(self.segments[-1])
+            self._seal(self.segments[-1], sealed)
         # Opened by its new name, which is the one that an error must tell.
         self._files.close(spare.handle)
         self._spare, self._handle = None, self._files.open(segment.path)
@@ -127,9 +135,9 @@ class WriteAheadLog:
         assert self._spare is not None
         return self._spare
 
-    def _seal(self, segment: Segment) -> None:
+    def _seal(self, segment: Segment, checksum: int) -> None:
         """Say in the old segment that there is a next one; without this, nobody could tell if that got lost."""
-        seal = layout.encode_seal(segment.header, segment.stop_offset, self._checksum)
+        seal = layout.encode_seal(segment.header, segment.stop_offset, checksum)
         self._files.pwrite(self._handle, segment.stop_offset, seal)
         self._syncs.data(self._handle)
         self._files.close(self._handle)
@@ -186,8 +194,15 @@ class WriteAheadLog:
 
         A crash in the midst leaves the old log or the new one.
         """
-        self._add_segment(self.segments[-1].header.sequence + 1, first_index, needed=0, begins_anew=True)
-        self._next_index = first_index
+        self.replace(first_index, [])
+
+    def replace(self, first_index: int, runs: Sequence[EntryRun]) -> None:
+        """Give up the whole log for one that begins with `first_index` and holds `runs`. See `reset`."""
+        payload = codec.encode_record(runs) if runs else b""
+        needed = layout.extent(len(payload)) if runs else 0
+        segment = self._add_segment(self.segments[-1].header.sequence + 1, first_index, needed, True, payload)
+        segment.last_index = runs[-1].last_index if runs else first_index - 1
+        self._next_index = segment.last_index + 1
         self._release(len(self.segments) - 1)
 
     def close(self) -> None:

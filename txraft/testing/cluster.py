@@ -30,7 +30,7 @@ from txraft.testing.network import Network
 from txraft.testing.recording import RecordingMachine
 from txraft.testing.server import CLUSTER_ID, Server
 from txraft.testing.truth import TrueStore
-from txraft.testing.witness import Witness
+from txraft.testing.witness import Record, Witness
 from txraft.testing.writer import FakeWriter
 
 
@@ -68,9 +68,9 @@ class Cluster:
         self.on_crash: Callable[[Server], None] = lambda server: None
         self._make_machine = machine_of or (lambda server_id: machine())
         self._broken: InvariantBroken | None = None
-        self._settings = settings
+        self._settings = {"log_keep_entries": 0, **settings}
         self._invariants = ClusterInvariants()
-        self._digests: dict[int, bytes] = {}
+        self._record = Record()
         self._rafts: dict[str, Raft] = {}
         self._stores: dict[str, TrueStore] = {}
         self._on_role: Callable[[str, str], object] | None = None
@@ -109,11 +109,14 @@ class Cluster:
         server.machine = self._make_machine(server.server_id)
         snapshot_writer = FakeWriter(server.clock, lambda: server.disk_seconds())
         store = TrueStore(self._store(server, server.disk, server.writer, snapshot_writer))
+        server.witness = Witness(
+            server.machine, server.server_id, self._record, lambda: self._be_busy(server), self._judging
+        )
         node = RaftNode(
             self._node_settings(server),
             store,
             server.transport,
-            Witness(server.machine, server.server_id, self._digests, lambda: self._be_busy(server), self._judging),
+            server.witness,
             server.clock,
             self._split_rng(),
             self._wall_ms,
@@ -175,6 +178,16 @@ class Cluster:
             self._take_out(server)
         server.node = None
 
+    def check_replay(self) -> None:
+        """
+        Every machine has the state that the whole log leads to, whatever snapshots it has gone through.
+
+        :raises InvariantBroken: one has not.
+        """
+        for server_id, server in sorted(self.servers.items()):
+            if server.node is not None and server.witness is not None:
+                server.witness.check(self._make_machine(server_id))
+
     # -- other disks, and damaged ones
 
     def put_in(self, server_id: str, disk: FakeDisk, cluster_id: str = CLUSTER_ID) -> None:
@@ -210,7 +223,8 @@ class Cluster:
         :raises StorageError: the server would not start.
         """
         log, found = self._rafts[server_id].log, self._recovered(server_id).log
-        return found.term(log.durable_index) != log.term(log.durable_index)
+        term = log.term(log.durable_index)
+        return found.last_index < log.durable_index or term is None or not found.matches(log.durable_index, term)
 
     def _recovered(self, server_id: str) -> Raft:
         """What a server that does not run would start with."""
@@ -224,7 +238,8 @@ class Cluster:
         log = self._rafts[server_id].log
         others = {other: raft.log for other, raft in self._rafts.items() if other != server_id}
         index, term = log.durable_index, log.term(log.durable_index)
-        holders = [other for other, log in others.items() if log.durable_index >= index and log.term(index) == term]
+        assert term is not None, (index, log.base_index)
+        holders = [other for other, log in others.items() if log.durable_index >= index and log.matches(index, term)]
         # Who is behind may count by a membership that is long over.
         in_force = [raft.membership for raft in [*self._rafts.values(), self._recovered(server_id)]]
         return self.is_quorum(holders) and all(

@@ -11,17 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from txraft.codec import decode_hello, decode_message, encode_message
 from txraft.core.contact import Contact
 from txraft.core.messages import ANSWERS, Message
-from txraft.errors import ProtocolError
+from txraft.errors import ProtocolError, Stopped
 from txraft.framing import Splitter
-from txraft.interfaces import Addresses, Identity, ITransport
+from txraft.interfaces import Addresses, Identity, IPartialSnapshot, ISnapshotReader, ITransport, Snapshot
 from txraft.net.handshake import MAX_HELLO_BYTES, Registry
 from txraft.testing.clock import SimulatedClock
+from txraft.testing.transfers import SimulatedTransfer
 
 CONNECT_S = 0.001
 
@@ -29,6 +30,7 @@ REPLAY_SAMPLE = 40
 """Old frames of each kind of message that are kept to be delivered again."""
 
 Receive = Callable[[str, Sequence[Message]], None]
+Accept = Callable[[str, Snapshot], Deferred[IPartialSnapshot]]
 
 
 @attrs.define
@@ -70,6 +72,8 @@ class Network:
         self._arrival: dict[tuple[str, str], float] = {}
         self._resets = 0
         self._carried: Counter[int] = Counter()
+        self.transfers: dict[SimulatedTransfer, None] = {}
+        """The snapshots that are on their way."""
         self._old: dict[int, list[tuple[SimulatedTransport, str, bytes]]] = {}
 
     def transport(self, server_id: str, when_awake: Callable[[Callable[[], object]], None]) -> SimulatedTransport:
@@ -121,6 +125,35 @@ class Network:
     def detach(self, transport: SimulatedTransport) -> None:
         if self.is_attached(transport):
             del self._receivers[transport.server_id]
+            self._break_off(transport)
+
+    def _break_off(self, transport: SimulatedTransport) -> None:
+        for transfer in list(self.transfers):
+            if transfer.involves(transport):
+                transfer.break_off()
+
+    # -- for snapshots
+
+    def now(self) -> float:
+        return self._clock.now
+
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        self._clock.callLater(seconds, do)
+
+    def delay(self) -> float:
+        """How long something is under way that is not late."""
+        return self._rng.uniform(self.faults.min_delay_s, self.faults.max_delay_s)
+
+    def is_unlucky(self) -> bool:
+        """Whether a connection is lost now."""
+        return self._rng.random() < self.faults.drop
+
+    def reached(self, sender: SimulatedTransport, receiver_id: str) -> SimulatedTransport | None:
+        """The process with which a connection would be; None if there cannot be one."""
+        transport, link = self._receivers.get(receiver_id), (sender.server_id, receiver_id)
+        if transport is None or self.is_cut(*link) or self.is_cut(*reversed(link)):
+            return None
+        return transport if sender.shakes_hands_with(transport) else None
 
     def carry(self, sender: SimulatedTransport, receiver: str, payload: bytes) -> None:
         """Send one frame, subject to the faults."""
@@ -149,6 +182,8 @@ class Network:
         self._resets += 1
         for transport in self._receivers.values():
             transport.disconnect()
+        for transfer in list(self.transfers):
+            transfer.break_off()
 
     def replay(self, count: int) -> None:
         """Deliver old frames of this run once more, wherever they went the first time; each kind is as likely."""
@@ -186,22 +221,24 @@ class SimulatedTransport:
         self.server_id = server_id
         self.on_send: Callable[[str, Message], None] = lambda receiver_id, message: None
         self._network = network
-        self._when_awake = when_awake
+        self.when_awake = when_awake
         self._registry = Registry()
         self._registry.when_disowned = self.disconnect
         self._met: set[SimulatedTransport] = set()
         self._receive: Receive = lambda sender, messages: None
+        self.accept: Accept = lambda sender, offer: fail(Stopped("not started"))
         self._queued: list[tuple[str, bytes]] = []
 
-    def start(self, identity: Identity, receive: Receive, met: Callable[[], None]) -> None:
+    def start(self, identity: Identity, receive: Receive, met: Callable[[], None], accept: Accept) -> None:
         self._registry.us = identity
-        self._registry.met = lambda: self._when_awake(met)
+        self._registry.met = lambda: self.when_awake(met)
         self._receive = receive
+        self.accept = accept
         self._network.attach(self)
 
     def arrive(self, sender: SimulatedTransport, payload: bytes) -> None:
         """A frame has come from a server with which this one has shaken hands."""
-        self._when_awake(lambda: self._hand_over(sender, payload))
+        self.when_awake(lambda: self._hand_over(sender, payload))
 
     def _hand_over(self, sender: SimulatedTransport, payload: bytes) -> None:
         try:
@@ -276,6 +313,9 @@ class SimulatedTransport:
             key = (self.server_id, receiver_id, type(message).__name__)
             self._network.frames[key] = self._network.frames.get(key, 0) + 1
             self._queued.append((receiver_id, encode_message(message)))
+
+    def send_snapshot(self, receiver_id: str, snapshot: Snapshot, reader: ISnapshotReader) -> SimulatedTransfer:
+        return SimulatedTransfer(self._network, self, receiver_id, snapshot, reader)
 
     def flush(self) -> None:
         queued, self._queued = self._queued, []

@@ -57,10 +57,12 @@ class RegisterMachine:
         return self.values.get(request, b""), len(self.commands)
 
     def snapshot(self) -> Sequence[bytes]:
-        return [b"%b %b" % pair for pair in sorted(self.values.items())]
+        return [*(b"%b %b" % pair for pair in sorted(self.values.items())), b"", *self.commands]
 
     def restore(self, chunks: Sequence[bytes]) -> None:
-        self.values = {key: value for key, _, value in (chunk.partition(b" ") for chunk in chunks)}
+        stop = list(chunks).index(b"")
+        self.values = {key: value for key, _, value in (chunk.partition(b" ") for chunk in chunks[:stop])}
+        self.commands = list(chunks[stop + 1 :])
 
 
 class RegisterClients:

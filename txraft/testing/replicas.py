@@ -314,10 +314,11 @@ class Replica:
         return Answered(index, value)
 
     def snapshot(self) -> Sequence[bytes]:
-        return take_snapshot(self.machine)
+        return [b"%d" % self.applied_index, *take_snapshot(self.machine)]
 
     def restore(self, chunks: Sequence[bytes]) -> None:
-        self.machine.restore(chunks)
+        self.applied_index = int(chunks[0])
+        self.machine.restore(chunks[1:])
 
 
 def ask(machine: Any, request: bytes) -> object:

@@ -11,6 +11,7 @@ from txraft.node import RaftNode
 from txraft.testing.clock import ProcessClock
 from txraft.testing.disk import FakeDisk
 from txraft.testing.network import SimulatedTransport
+from txraft.testing.witness import Witness
 from txraft.testing.writer import FakeWriter
 
 CLUSTER_ID = "simulated"
@@ -35,6 +36,7 @@ class Server:
     cluster_id: str = CLUSTER_ID
     node: RaftNode | None = None
     machine: Any = None
+    witness: Witness | None = None
     transport: SimulatedTransport | None = None
     writer: FakeWriter | None = None
     clock: ProcessClock | None = None

@@ -1,4 +1,4 @@
-"""Sees to it that every server's machine is given the same."""
+"""Every server's machine is given the same, and a snapshot is as good as the log that it replaces."""
 
 from __future__ import annotations
 
@@ -13,22 +13,61 @@ from txraft.core.invariants import require
 from txraft.interfaces import IStateMachine
 
 
+class Record:
+    """
+    What the machines of one cluster were given, and became.
+
+    `digests` are of all that was applied up to each index, and the same on all servers.
+    """
+
+    def __init__(self) -> None:
+        self.digests: dict[int, bytes] = {}
+        self._commands: dict[int, tuple[int, bytes]] = {}
+        self._states: dict[int, bytes] = {}
+
+    def note(self, index: int, time_ms: int, command: bytes, digest: bytes) -> bool:
+        """False if another server was given something else, here or before."""
+        self._commands.setdefault(index, (time_ms, command))
+        return self.digests.setdefault(index, digest) == digest
+
+    def note_state(self, index: int, chunks: Sequence[bytes]) -> bool:
+        """False if another server had another state after the command at `index`."""
+        digest = _digest(chunks)
+        return self._states.setdefault(index, digest) == digest
+
+    def is_replayed(self, machine: Any, index: int, chunks: Sequence[bytes]) -> bool:
+        """Whether a machine that has just been made comes to this state by all commands up to `index`."""
+        for at, (time_ms, command) in sorted(self._commands.items()):
+            if at <= index:
+                machine.apply(at, [command], time_ms)
+        return _digest(machine.snapshot()) == _digest(chunks)
+
+
+def _digest(chunks: Sequence[bytes]) -> bytes:
+    return hashlib.blake2b(b"".join(b"%d %b" % (len(chunk), chunk) for chunk in chunks), digest_size=16).digest()
+
+
 @implementer(IStateMachine)
 class Witness:
-    """Between the node and the machine: a digest of all that was applied up to each index, equal on all servers."""
+    """
+    Between the node and the machine. Its snapshots say what was applied, so that it goes on from there when restored.
+
+    :ivar index: the last command's that the machine has applied; 0 before the first.
+    """
 
     def __init__(
         self,
         machine: Any,
         server_id: str,
-        digests: dict[int, bytes],
+        record: Record,
         applying: Callable[[], None],
         judging: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        self.index = 0
         self._machine = machine
         self._judging = judging
         self._server_id = server_id
-        self._digests = digests
+        self._record = record
         self._digest = b""
         self._applying = applying
 
@@ -36,9 +75,11 @@ class Witness:
         for index, command in enumerate(commands, first_index):
             entry = b"%d %d %d " % (index, time_ms, len(command)) + command
             self._digest = hashlib.blake2b(self._digest + entry, digest_size=16).digest()
-            seen = self._digests.setdefault(index, self._digest)
+            is_same = self._record.note(index, time_ms, command, self._digest)
             with self._judging():
-                require(seen == self._digest, "State Machine Safety", self._server_id, index, command)
+                require(index > self.index, "applied twice", self._server_id, index, self.index)
+                require(is_same, "State Machine Safety", self._server_id, index, command)
+            self.index = index
         self._applying()
         with self._judging():
             results: Sequence[object] = self._machine.apply(first_index, commands, time_ms)
@@ -49,8 +90,28 @@ class Witness:
             return self._machine.query(request)
 
     def snapshot(self) -> Sequence[bytes]:
-        chunks: Sequence[bytes] = self._machine.snapshot()
-        return chunks
+        with self._judging():
+            chunks: Sequence[bytes] = self._machine.snapshot()
+            self._check_state(chunks)
+        return [b"%d" % self.index, self._digest, *chunks]
 
     def restore(self, chunks: Sequence[bytes]) -> None:
-        self._machine.restore(chunks)
+        index, digest, *state = chunks
+        with self._judging():
+            require(int(index) >= self.index, "restored from an older snapshot", self._server_id, index, self.index)
+            self.index, self._digest = int(index), digest
+            is_same = self._record.digests.get(self.index, b"") == digest
+            require(is_same, "State Machine Safety: a snapshot", self._server_id, self.index)
+            self._machine.restore(state)
+            self._check_state(self._machine.snapshot())
+
+    def _check_state(self, chunks: Sequence[bytes]) -> None:
+        is_same = self._record.note_state(self.index, chunks)
+        require(is_same, "a snapshot and the log behind it are not what the whole log is", self._server_id, self.index)
+
+    def check(self, machine: Any) -> None:
+        """The state is that of a new machine to which the whole log was given."""
+        with self._judging():
+            chunks = self._machine.snapshot()
+            is_replayed = self._record.is_replayed(machine, self.index, chunks)
+            require(is_replayed, "the state is not what a replay of the log leads to", self._server_id, self.index)

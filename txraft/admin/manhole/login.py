@@ -28,11 +28,15 @@ class LoginRefused(TxraftError):
     """This login is not accepted; says why, but not whether there is such a user."""
 
 
+MAX_NAMES = 1000
+"""So many names' failures are remembered; beyond it the oldest are forgotten."""
+
+
 class Lockout:
     """
     After some failures in a row a user has to wait, twice as long each time, and the right password does not help.
 
-    Users that do not exist share one account of failures, so that the table is as long as the password file at most.
+    The same holds for names that are no user's: else one could tell which are.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -45,7 +49,10 @@ class Lockout:
         return max(0.0, self._until.get(user, 0.0) - self._clock.seconds())
 
     def failed(self, user: str) -> None:
-        count = self._failures[user] = self._failures.get(user, 0) + 1
+        count = self._failures.pop(user, 0) + 1
+        self._failures[user] = count
+        if len(self._failures) > MAX_NAMES:
+            self.succeeded(next(iter(self._failures)))
         if count >= FREE_FAILURES:
             wait_s = min(MAX_WAIT_S, 2.0 ** (count - FREE_FAILURES + 1))
             self._until[user] = self._clock.seconds() + wait_s
@@ -82,19 +89,19 @@ class Gatekeeper:
         except ConfigError as error:
             self._log.error("manhole: nobody can log in: {problem}", problem=str(error))
             return fail(LoginRefused(_SEE_LOG))
-        # What is no user may be a password that was typed in the wrong place: it is written nowhere.
-        user = name if name in users else ""
-        wait_s = self._lockout.wait_s(user)
+        # What is no user may be a password that was typed in the wrong place: it is not written to the log.
+        shown = name if name in users else "an unknown user"
+        wait_s = self._lockout.wait_s(name)
         if wait_s > 0:
             self._log.warn(
                 "manhole: login of {user} from {peer} refused, {wait_s:.0f} s to wait after failures",
-                user=user or "an unknown user",
+                user=shown,
                 peer=peer,
                 wait_s=wait_s,
             )
             return fail(LoginRefused(f"Too many failures: wait {wait_s:.0f} s."))
-        compared = self._run_in_thread(self._compare, users.get(user), password)
-        return compared.addErrback(self._broken).addCallback(self._judge, user, peer)
+        compared = self._run_in_thread(self._compare, users.get(name), password)
+        return compared.addErrback(self._broken).addCallback(self._judge, name, shown, peer)
 
     def _compare(self, expected: PasswordHash | None, password: bytes) -> bool:
         """In a thread. It takes as long for who does not exist."""
@@ -108,11 +115,11 @@ class Gatekeeper:
         self._log.failure("manhole: a password cannot be compared", failure)
         raise LoginRefused(_SEE_LOG)
 
-    def _judge(self, fits: bool, user: str, peer: str) -> str:
+    def _judge(self, fits: bool, name: str, shown: str, peer: str) -> str:
         if fits:
-            self._lockout.succeeded(user)
-            self._log.info("manhole: {user} has logged in by telnet from {peer}", user=user, peer=peer)
-            return user
-        self._lockout.failed(user)
-        self._log.warn("manhole: wrong password for {user} from {peer}", user=user or "an unknown user", peer=peer)
+            self._lockout.succeeded(name)
+            self._log.info("manhole: {user} has logged in by telnet from {peer}", user=shown, peer=peer)
+            return name
+        self._lockout.failed(name)
+        self._log.warn("manhole: wrong password for {user} from {peer}", user=shown, peer=peer)
         raise LoginRefused("That is not right.")

@@ -18,7 +18,8 @@ from twisted.conch.ssh.keys import Key
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.error import ConnectionDone, ProcessDone, ProcessTerminated
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilterPredicate, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -28,6 +29,9 @@ from txraft.admin.manhole.keys import KeyChecker
 from txraft.admin.manhole.plain import PlainLines
 from txraft.admin.manhole.terminal import MakeTerminal, Screen
 from txraft.admin.manhole.verbs import Verbs
+
+LOGIN_S = 60
+"""Who has not logged in by then is cut off."""
 
 MAX_SESSIONS = 4
 """So many sessions on one connection at a time."""
@@ -185,7 +189,7 @@ def _address(ssh: Any) -> str:
 class UserAuth(userauth.SSHUserAuthServer):
     """Who has not logged in within a minute, or has tried a dozen keys, is cut off. Those who do are in the log."""
 
-    loginTimeout = 60
+    loginTimeout = LOGIN_S
     attemptsBeforeDisconnect = 12
 
     transport: Any
@@ -211,6 +215,23 @@ class Transport(transport.SSHServerTransport):
     supportedMACs = [each for each in transport.SSHServerTransport.supportedMACs if each not in _WEAK_MACS]
     supportedCompressions = [b"none"]
     _log = _QUIET
+    factory: Any
+    transport: Any
+    _limit: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        # UserAuth's time begins only when that has; a client may never come so far.
+        self._limit = self.factory.clock.callLater(LOGIN_S, self._too_slow)
+
+    def connectionLost(self, reason: Failure | None = connectionDone) -> None:
+        if self._limit is not None and self._limit.active():
+            self._limit.cancel()
+        super().connectionLost(reason)
+
+    def _too_slow(self) -> None:
+        if not hasattr(self, "avatar"):
+            self.transport.loseConnection()
 
     def receiveError(self, reasonCode: int, description: bytes) -> None:
         """The client says why it goes, also when that is no error."""
@@ -236,3 +257,4 @@ class SSHFactory(factory.SSHFactory):
         self.publicKeys = {host_key.sshType(): host_key}
         self.privateKeys = {host_key.sshType(): host_key}
         self.primes = None
+        self.clock = surroundings.clock

@@ -95,6 +95,13 @@ class Verbs:
                 f"The old one may be dead. {servers} {wait}",
                 self._replace,
             ),
+            Verb(
+                "snapshot",
+                "snapshot()",
+                "take a snapshot of this server's state now",
+                f"Servers do so by themselves when the log is long; see snapshot_log_bytes in raft.conf. {wait}",
+                self._snapshot,
+            ),
             Verb("transfer", 'transfer("host:port")', "let another voter lead", f"{servers} {wait}", self._transfer),
         )
 
@@ -155,6 +162,11 @@ class Verbs:
 
     def _replace(self, old: str, new: str) -> Deferred[Lines]:
         return self.operations.change(replace={old: new}).addCallback(_after)
+
+    def _snapshot(self) -> Deferred[Lines]:
+        return self.operations.snapshot().addCallback(
+            lambda taken: [f"Everything up to entry {taken['last_index']:,} is in it: {taken['bytes']:,} bytes."]
+        )
 
     def _transfer(self, server: str) -> Deferred[Lines]:
         return self.operations.transfer(server).addCallback(_after)

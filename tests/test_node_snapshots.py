@@ -1,0 +1,182 @@
+"""A server takes snapshots, starts from one, and is sent one: docs/pitfalls.md, chapter 4, in the simulated cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.errors import OutcomeUnknown, SnapshotRefused
+from txraft.node import RaftNode
+from txraft.testing.cluster import Cluster
+
+
+def write(cluster: Cluster, leader: RaftNode, count: int, name: bytes = b"c") -> None:
+    done = leader.propose_many([b"%b%d" % (name, number) for number in range(count)])
+    results: list[Any] = []
+    done.addBoth(results.append)
+    assert cluster.run_until(lambda: bool(results)) and len(results[0]) == count, results
+
+
+def take(cluster: Cluster, *server_ids: str) -> list[int]:
+    """Take snapshots there; their last indexes."""
+    taken: list[Any] = []
+    for server_id in server_ids:
+        cluster.node(server_id).take_snapshot().addBoth(taken.append)
+    assert cluster.run_until(lambda: len(taken) == len(server_ids))
+    cluster.run(0.01)
+    return [snapshot.meta.last_index for snapshot in taken]
+
+
+def everybody_has(cluster: Cluster, count: int) -> bool:
+    return all(len(server.machine.commands) == count for server in cluster.servers.values() if server.node)
+
+
+def behind(cluster: Cluster) -> tuple[RaftNode, str]:
+    """A leader that has forgotten what one server, which is cut off, lacks: ten entries."""
+    cluster.start()
+    leader = cluster.elect()
+    away = next(server_id for server_id in cluster.ids if server_id != leader.settings.server_id)
+    cluster.network.partition([away], [other for other in cluster.ids if other != away])
+    write(cluster, leader, 10)
+    take(cluster, leader.settings.server_id)
+    assert leader.raft is not None and leader.raft.log.first_index > 10
+    return leader, away
+
+
+class TakingTests(SynchronousTestCase):
+    def test_a_snapshot_shortens_the_log_in_memory(self) -> None:
+        """S01."""
+        cluster = Cluster()
+        cluster.start()
+        leader = cluster.elect()
+        write(cluster, leader, 10)
+        [index] = take(cluster, leader.settings.server_id)
+        status = leader.status()
+        self.assertEqual((status.first_index, status.snapshots.index), (index + 1, index))
+        write(cluster, leader, 1)
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 11)))
+
+    def test_two_in_a_row_of_the_same_state_are_one(self) -> None:
+        """S13."""
+        cluster = Cluster()
+        cluster.start()
+        leader = cluster.elect()
+        one, other = take(cluster, leader.settings.server_id, leader.settings.server_id)
+        [third] = take(cluster, leader.settings.server_id)
+        self.assertEqual((one, one), (other, third))
+
+    def test_without_a_state_there_is_no_snapshot(self) -> None:
+        cluster = Cluster()
+        cluster.start("s1")
+        failures: list[Any] = []
+        cluster.node("s1").take_snapshot().addErrback(failures.append)
+        self.assertIsInstance(failures[0].value, SnapshotRefused)
+
+    def test_one_that_fails_harms_nothing(self) -> None:
+        """S11: and the status says so."""
+        cluster = Cluster()
+        cluster.start()
+        leader = cluster.elect()
+        write(cluster, leader, 5)
+        server = cluster.servers[leader.settings.server_id]
+        server.disk.fail("create")
+        failures: list[Any] = []
+        leader.take_snapshot().addErrback(failures.append)
+        self.assertTrue(cluster.run_until(lambda: bool(failures)))
+        self.assertIn("create", leader.status().snapshots.taking.failure)
+        server.disk.work()
+        take(cluster, leader.settings.server_id)
+        self.assertEqual(leader.status().snapshots.taking.failure, "")
+
+    def test_a_server_starts_from_its_snapshot_and_the_log_behind_it(self) -> None:
+        """S01, S05, S08: digest for digest; the witness compares."""
+        cluster = Cluster()
+        cluster.start()
+        leader = cluster.elect()
+        write(cluster, leader, 10)
+        take(cluster, *cluster.ids)
+        write(cluster, leader, 3, b"d")
+        cluster.run(1)
+        for server_id in cluster.ids:
+            cluster.crash(server_id, keep="none")
+        cluster.start()
+        write(cluster, cluster.elect(), 1, b"e")
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 14)))
+        cluster.check_replay()
+
+
+class SendingTests(SynchronousTestCase):
+    def test_who_lacks_what_the_leader_has_forgotten_is_sent_a_snapshot(self) -> None:
+        cluster = Cluster()
+        leader, away = behind(cluster)
+        cluster.network.heal()
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 10)))
+        self.assertTrue(cluster.run_until(lambda: leader.status().snapshots.sent == 1))
+        status = cluster.node(away).status()
+        self.assertEqual((status.snapshots.received, status.snapshots.transfers), (1, ()))
+        write(cluster, leader, 2, b"d")
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 12)))
+        cluster.crash(away, keep="none")
+        cluster.start(away)
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 12)))
+        cluster.check_replay()
+
+    def test_a_receiver_may_die_at_any_time_and_has_the_old_state_or_the_new_one(self) -> None:
+        """S06, S07, S14: in each of its disk's calls in turn."""
+        found = {self._die_in_call(number) for number in range(1, 40)}
+        self.assertEqual(len(found), 2)
+
+    def _die_in_call(self, number: int) -> int:
+        """The index of the snapshot that the receiver found on its disk; 0 if it found none."""
+        cluster = Cluster(seed=number)
+        _, away = behind(cluster)
+        halted: list[bool] = []
+        cluster.servers[away].disk.halt_at(number, lambda: halted.append(True))
+        cluster.network.heal()
+        cluster.run_until(lambda: bool(halted) or everybody_has(cluster, 10), 5)
+        cluster.crash(away, keep=("some", "none", "all")[number % 3])
+        cluster.start(away)
+        index = cluster.node(away).status().snapshots.index
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 10)), number)
+        write(cluster, cluster.elect(), 1)
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 11)), number)
+        cluster.check_replay()
+        return index
+
+    def test_a_transfer_goes_on_after_lost_connections(self) -> None:
+        """S06: resumed, with other chunks lost each time."""
+        cluster = Cluster()
+        behind(cluster)
+        cluster.network.faults.drop = 0.5
+        cluster.network.heal()
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 10), 60))
+
+    def test_the_next_leader_sends_its_own(self) -> None:
+        """S06, S15."""
+        cluster = Cluster()
+        leader, away = behind(cluster)
+        others = [server_id for server_id in cluster.ids if server_id not in (away, leader.settings.server_id)]
+        take(cluster, *others)
+        cluster.network.heal()
+        self.assertTrue(cluster.run_until(lambda: bool(cluster.network.transfers)))
+        cluster.crash(leader.settings.server_id)
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 10)))
+        self.assertEqual(cluster.elect().settings.server_id, others[0])
+
+    def test_what_a_deposed_leader_had_proposed_has_an_unknown_outcome(self) -> None:
+        cluster = Cluster()
+        cluster.start()
+        leader = cluster.elect()
+        old = leader.settings.server_id
+        others = [server_id for server_id in cluster.ids if server_id != old]
+        cluster.run(1)
+        cluster.network.partition([old], others)
+        failures: list[Any] = []
+        leader.propose(b"lost").addErrback(failures.append)
+        cluster.run_until(lambda: (cluster.leader() or leader) is not leader)
+        write(cluster, cluster.elect(), 5)
+        take(cluster, *others)
+        cluster.network.heal()
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 5)))
+        self.assertIsInstance(failures[0].value, OutcomeUnknown)

@@ -1,0 +1,174 @@
+"""Snapshots that a leader sends to this server: whether they are wanted, and what is done when one is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txraft.core.cluster_id import name_of
+from txraft.core.errors import InvalidMessage
+from txraft.core.raft import Raft
+from txraft.errors import ProtocolError
+from txraft.interfaces import IPartialSnapshot, ISnapshotStore, Snapshot
+from txraft.node.restoring import read_chunks
+from txraft.node.transfers import TransferStatus
+
+_log = Logger()
+
+Install = Callable[[Snapshot, list[bytes]], None]
+
+
+class SnapshotReceiving:
+    """
+    One server's. `received_count` are those that came whole.
+
+    @param live: the core; None if this server may do nothing any more.
+    @param install: called with a snapshot that is durable here, and with its content.
+    """
+
+    def __init__(
+        self, store: ISnapshotStore, clock: IReactorTime, live: Callable[[], Raft | None], install: Install
+    ) -> None:
+        self.received_count = 0
+        self._store = store
+        self._clock = clock
+        self._live = live
+        self._install = install
+        self._incoming: Incoming | None = None
+
+    def accept(self, sender: str, offer: Snapshot) -> Deferred[Any]:
+        """
+        See `ITransport.start`.
+
+        @raise ProtocolError: nobody should offer this here.
+        """
+        raft = self._live()
+        if raft is None or sender != raft.leader_id:
+            raise ProtocolError(f"{sender} does not lead this server")
+        cluster_id = raft.membership.cluster_id
+        if cluster_id and name_of(cluster_id) != name_of(offer.meta.cluster_id):
+            raise ProtocolError(f"a snapshot of cluster {offer.meta.cluster_id!r}, but this is {cluster_id!r}")
+        if offer.meta.last_term > raft.durable_state.term:
+            raise ProtocolError(f"a snapshot of term {offer.meta.last_term} in term {raft.durable_state.term}")
+        if offer.meta.last_index <= raft.commit_index:
+            return succeed(NotNeeded(offer, lambda: self._install(offer, [])))
+        self.stop()
+        return self._store.receive(offer).addCallback(lambda partial: self._begin(sender, offer, partial))
+
+    def _begin(self, sender: str, offer: Snapshot, partial: Any) -> Incoming:
+        self.stop()
+        _log.info(
+            "{sender} sends the snapshot at entry {index}: {size} bytes, of which {offset} are here",
+            sender=sender,
+            index=offer.meta.last_index,
+            size=offer.size,
+            offset=partial.offset,
+        )
+        self._incoming = Incoming(self, sender, offer, partial, self._clock.seconds())
+        return self._incoming
+
+    @inlineCallbacks
+    def completed(self, snapshot: Snapshot) -> Generator[Deferred[Any], Any, Snapshot]:
+        """A snapshot is durable here. If it is still news, its content becomes the state."""
+        self.received_count += 1
+        raft, chunks = self._live(), []
+        if raft is not None and snapshot.meta.last_index > raft.commit_index:
+            chunks = yield read_chunks(self._store, snapshot)
+        if self._live() is not None:
+            self._install(snapshot, chunks)
+        return snapshot
+
+    def forget(self, incoming: Incoming) -> None:
+        """It has ended."""
+        if self._incoming is incoming:
+            self._incoming = None
+
+    def stop(self) -> None:
+        """What is on its way is not taken any more; what has come of it is kept."""
+        if self._incoming is not None:
+            self._incoming.close()
+
+    def status(self) -> list[TransferStatus]:
+        """How far the one that is on its way has come."""
+        return [self._incoming.status(self._clock.seconds())] if self._incoming is not None else []
+
+
+@implementer(IPartialSnapshot)
+class Incoming:
+    """A snapshot from `sender`, until it is closed."""
+
+    def __init__(self, receiving: SnapshotReceiving, sender: str, offer: Snapshot, partial: Any, began: float) -> None:
+        self._receiving = receiving
+        self._sender = sender
+        self._offer = offer
+        self._partial = partial
+        self._began = began
+        self._first_offset = partial.offset
+        self._is_open = True
+
+    @property
+    def offset(self) -> int:
+        offset: int = self._partial.offset
+        return offset
+
+    def append(self, offset: int, data: bytes) -> Deferred[int]:
+        self._require_open()
+        appended: Deferred[int] = self._partial.append(offset, data)
+        return appended
+
+    def commit(self) -> Deferred[Snapshot]:
+        self._require_open()
+        committed: Deferred[Any] = self._partial.commit()
+        return committed.addCallback(self._receiving.completed)
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise ProtocolError("another snapshot has taken the place of this one")
+
+    def close(self) -> Deferred[None]:
+        if not self._is_open:
+            return succeed(None)
+        self._is_open = False
+        self._receiving.forget(self)
+        closed: Deferred[None] = self._partial.close()
+        return closed
+
+    def status(self, now: float) -> TransferStatus:
+        """How far it has come."""
+        return TransferStatus.of(self._sender, "from", self._offer, self.offset, now - self._began)
+
+
+@implementer(IPartialSnapshot)
+class NotNeeded:
+    """A snapshot of what is here: as if it had come already. The sender must learn of that, or would send it again."""
+
+    def __init__(self, offer: Snapshot, commit: Callable[[], None]) -> None:
+        self.offset = offer.size
+        self._offer = offer
+        self._commit = commit
+
+    def append(self, offset: int, data: bytes) -> Deferred[int]:
+        raise ProtocolError("more than the whole snapshot")
+
+    def commit(self) -> Deferred[Snapshot]:
+        return maybeDeferred(self._commit).addCallback(lambda _: self._offer)
+
+    def close(self) -> Deferred[None]:
+        return succeed(None)
+
+
+def install(raft: Raft, snapshot: Snapshot) -> bool:
+    """
+    See `txraft.core.snapshots.Snapshots.install`.
+
+    @raise ProtocolError: no correct server sends it to this one.
+    """
+    try:
+        return raft.snapshots.install(snapshot.meta)
+    except InvalidMessage as error:
+        raise ProtocolError(str(error)) from error

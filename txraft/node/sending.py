@@ -1,0 +1,140 @@
+"""Snapshots on their way to other servers: what the core asks for and the transport does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txraft.core.leader import Leader
+from txraft.interfaces import ISnapshotReader, ISnapshotStore, ISnapshotTransfer, ITransport, Snapshot
+from txraft.node.transfers import TransferStatus
+
+_log = Logger()
+
+
+@attrs.define(eq=False)
+class _Outgoing:
+    """`reader` and `transfer` come one after the other."""
+
+    leader: Leader
+    server_id: str
+    snapshot: Snapshot
+    began: float
+    reader: ISnapshotReader | None = None
+    transfer: ISnapshotTransfer | None = None
+    is_over: bool = False
+
+
+class SnapshotSending:
+    """
+    One server's. `sent_count` are those that arrived.
+
+    At most one is on its way to each server; a leadership that ends takes its own with it.
+    """
+
+    def __init__(self, store: ISnapshotStore, transport: ITransport, clock: IReactorTime) -> None:
+        self.sent_count = 0
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._outgoing: dict[str, _Outgoing] = {}
+
+    def carry_out(self, leader: Leader | None, wanted: tuple[str, ...]) -> None:
+        """Send the newest snapshot to those that are in `wanted`, and to nobody else."""
+        if not wanted and not self._outgoing:
+            return
+        for server_id, outgoing in list(self._outgoing.items()):
+            if outgoing.leader is not leader:
+                self._end(outgoing)
+            elif server_id not in wanted:
+                self._not_wanted(outgoing)
+        for server_id in wanted:
+            if leader is not None and server_id not in self._outgoing:
+                self._begin(leader, server_id)
+
+    def _not_wanted(self, outgoing: _Outgoing) -> None:
+        progress = outgoing.leader.progress.get(outgoing.server_id)
+        if progress is not None and progress.match_index >= outgoing.snapshot.meta.last_index:
+            # It has told the core before it has told the transport.
+            self._arrived(outgoing)
+        self._end(outgoing)
+
+    def _begin(self, leader: Leader, server_id: str) -> None:
+        snapshot = self._store.kept()[0]
+        outgoing = _Outgoing(leader, server_id, snapshot, self._clock.seconds())
+        self._outgoing[server_id] = outgoing
+        leader.sending.begun(server_id, snapshot.meta.last_index)
+        opened = self._store.open(snapshot)
+        opened.addCallbacks(
+            lambda reader: self._send(outgoing, reader), lambda failure: self._failed(outgoing, failure)
+        )
+
+    def _send(self, outgoing: _Outgoing, reader: ISnapshotReader) -> None:
+        if outgoing.is_over:
+            reader.close()
+            return
+        _log.info(
+            "the snapshot at entry {index}, {size} bytes, is sent to {server_id}",
+            index=outgoing.snapshot.meta.last_index,
+            size=outgoing.snapshot.size,
+            server_id=outgoing.server_id,
+        )
+        outgoing.reader = reader
+        outgoing.transfer = transfer = self._transport.send_snapshot(outgoing.server_id, outgoing.snapshot, reader)
+        transfer.done.addCallbacks(lambda _: self._sent(outgoing), lambda failure: self._failed(outgoing, failure))
+
+    def _sent(self, outgoing: _Outgoing) -> None:
+        if not outgoing.is_over:
+            self._arrived(outgoing)
+            self._end(outgoing)
+            outgoing.leader.sending.sent(outgoing.server_id)
+
+    def _arrived(self, outgoing: _Outgoing) -> None:
+        self.sent_count += 1
+        _log.info(
+            "{server_id} has the snapshot at entry {index}, after {seconds:.1f} s",
+            server_id=outgoing.server_id,
+            index=outgoing.snapshot.meta.last_index,
+            seconds=self._clock.seconds() - outgoing.began,
+        )
+
+    def _failed(self, outgoing: _Outgoing, failure: Failure) -> None:
+        if not outgoing.is_over:
+            _log.warn(
+                "the snapshot at entry {index} did not reach {server_id}: {why}",
+                index=outgoing.snapshot.meta.last_index,
+                server_id=outgoing.server_id,
+                why=failure.getErrorMessage(),
+            )
+            self._end(outgoing)
+            outgoing.leader.sending.failed(outgoing.server_id)
+
+    def _end(self, outgoing: _Outgoing) -> None:
+        outgoing.is_over = True
+        del self._outgoing[outgoing.server_id]
+        if outgoing.transfer is not None:
+            outgoing.transfer.cancel()
+        if outgoing.reader is not None:
+            outgoing.reader.close()
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self.carry_out(None, ())
+
+    def status(self) -> list[TransferStatus]:
+        """How far each has come."""
+        return [self._status(outgoing) for _, outgoing in sorted(self._outgoing.items())]
+
+    def _status(self, outgoing: _Outgoing) -> TransferStatus:
+        transfer: Any = outgoing.transfer
+        return TransferStatus.of(
+            outgoing.server_id,
+            "to",
+            outgoing.snapshot,
+            transfer.offset if transfer is not None else 0,
+            self._clock.seconds() - outgoing.began,
+        )

@@ -1,0 +1,201 @@
+"""A server's snapshots: taken, started from, in place of the log's beginning; those of others: sent and installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from txraft.core.leader import Leader
+from txraft.core.raft import Raft
+from txraft.core.snapshot import SnapshotMeta
+from txraft.errors import SnapshotRefused
+from txraft.forking import IForker
+from txraft.interfaces import ILogStore, ISnapshotStore, IStateMachine, ITransport, Snapshot
+from txraft.node.receiving import SnapshotReceiving, install
+from txraft.node.restoring import read_chunks, restore
+from txraft.node.sending import SnapshotSending
+from txraft.node.taking import SnapshotTaker, TakingSettings, TakingStatus
+from txraft.node.transfers import TransferStatus
+
+
+@attrs.frozen
+class SnapshotsStatus:
+    """
+    `index` is that of the newest snapshot, 0 if there is none; `size` its bytes; `age_s` how long it has been there,
+    None if it was there at the start. `log_bytes` is the log behind it, in memory. `taking` is how this server takes
+    its own; `sent` and `received` how many went between servers; `problem` is what is wrong with a newer one that was
+    on disk at the start.
+    """
+
+    index: int
+    size: int
+    age_s: float | None
+    log_bytes: int
+    taking: TakingStatus
+    sent: int
+    received: int
+    transfers: tuple[TransferStatus, ...]
+    problem: str
+
+
+@attrs.frozen
+class Owner:
+    """
+    What a server lends its parts. `live`: the core, or None if this server may do nothing any more. `fail` stops this
+    server; `replaced` is called when a snapshot has taken the place of state and log, `flush` when the core may have
+    something to say.
+    """
+
+    live: Callable[[], Raft | None]
+    fail: Callable[[BaseException], None]
+    replaced: Callable[[], None]
+    flush: Callable[[], None]
+
+
+class SnapshotKeeper:
+    """One server's. For `forker` and `settings` see `SnapshotTaker`."""
+
+    def __init__(
+        self,
+        machine: IStateMachine,
+        log_store: ILogStore,
+        transport: ITransport,
+        clock: IReactorTime,
+        forker: IForker | None,
+        settings: TakingSettings,
+        owner: Owner,
+    ) -> None:
+        self.is_restored = False
+        """The machine has what the newest snapshot had at the start. Until then it is given nothing, nor asked."""
+        self._machine = machine
+        self._log_store = log_store
+        self._store: ISnapshotStore = log_store.snapshots
+        self._clock = clock
+        self._live = owner.live
+        self._fail = owner.fail
+        self._replaced = owner.replaced
+        self._flush = owner.flush
+        self._sending = SnapshotSending(self._store, transport, clock)
+        self.receiving = SnapshotReceiving(self._store, clock, owner.live, self._install)
+        self._taker = SnapshotTaker(machine, self._store, self._describe, clock, forker, settings)
+        self._newest_at: float | None = None
+        self._counted_from = self._counted_index = self._log_bytes = 0
+        self._compacted: tuple[object, ...] = ()
+
+    # -- the node's turns
+
+    def start(self, snapshot: Snapshot | None) -> None:
+        """Restore the machine, if there is something to restore it from."""
+        if snapshot is None:
+            self.is_restored = True
+        else:
+            read_chunks(self._store, snapshot).addCallback(self._start_from, snapshot).addErrback(self._failed)
+
+    def _start_from(self, chunks: list[bytes], snapshot: Snapshot) -> None:
+        # Meanwhile a newer one may have come from a leader.
+        if not self.is_restored and self._live() is not None:
+            restore(self._machine, snapshot, chunks)
+            self.is_restored = True
+            self._flush()
+
+    def carry_out(self, raft: Raft, wanted: tuple[str, ...]) -> None:
+        """Once each flush: send what is wanted, and forget of the log what can be forgotten."""
+        leader = raft.role if isinstance(raft.role, Leader) else None
+        self._sending.carry_out(leader, wanted)
+        kept = self._store.kept()
+        newest = kept[0] if kept else None
+        if newest is not None:
+            # Only what changes one of these can change what can be forgotten.
+            key = (newest.meta.last_index, leader, leader and leader.sending.held_index)
+            if key != self._compacted:
+                self._compacted = key
+                self._compact(raft, newest)
+        self._take_if_due(raft, newest)
+
+    def _compact(self, raft: Raft, snapshot: Snapshot) -> None:
+        if raft.snapshots.compact(snapshot.meta.last_index):
+            self._log_store.compact(raft.log.first_index).addErrback(self._failed)
+
+    def stop(self) -> Deferred[None]:
+        """Nothing is taken, sent or received any more. A Deferred of None; never fails."""
+        self._sending.stop()
+        self.receiving.stop()
+        return self._taker.stop()
+
+    def _failed(self, failure: Failure) -> None:
+        assert failure.value is not None
+        self._fail(failure.value)
+
+    # -- our own
+
+    def take(self) -> Deferred[Snapshot]:
+        """
+        Take one of the state as it is now; fires when it counts. See `SnapshotTaker.take`.
+
+        Fails with `SnapshotRefused`, or with what went wrong; then all is as before.
+        """
+        if self._live() is None:
+            return fail(SnapshotRefused("this server is not running"))
+        return self._taker.take().addCallback(self._counts)
+
+    def _counts(self, snapshot: Snapshot) -> Snapshot:
+        self._flush()
+        return snapshot
+
+    def _describe(self) -> SnapshotMeta:
+        raft = self._live()
+        if raft is None:
+            raise SnapshotRefused("this server is not running")
+        return raft.snapshots.meta()
+
+    def _take_if_due(self, raft: Raft, newest: Snapshot | None) -> None:
+        """The log behind the newest snapshot is counted as it grows."""
+        newest_index = newest.meta.last_index if newest is not None else 0
+        if newest_index > self._counted_from:
+            if self._counted_from or self._counted_index:
+                self._newest_at = self._clock.seconds()
+            self._counted_from = self._counted_index = newest_index
+            self._log_bytes = 0
+        first_index = max(self._counted_index, raft.log.base_index) + 1
+        if first_index <= raft.applied_index:
+            self._log_bytes += raft.log.bytes_between(first_index, raft.applied_index + 1)
+            self._counted_index = raft.applied_index
+            if self.is_restored and self._taker.is_due(self._log_bytes):
+                # Whoever reads the log is told of a failure there, and the status says so.
+                self.take().addErrback(lambda _: None)
+
+    # -- others'
+
+    def _install(self, snapshot: Snapshot, chunks: list[bytes]) -> None:
+        raft = self._live()
+        if raft is None:
+            return
+        try:
+            if install(raft, snapshot):
+                self.is_restored = True
+                self._log_store.reset(snapshot.meta).addErrback(self._failed)
+                restore(self._machine, snapshot, chunks)
+                self._replaced()
+        except Exception as error:
+            self._fail(error)
+            raise
+        self._flush()
+
+    def status(self) -> SnapshotsStatus:
+        """What there is, and what is on its way."""
+        kept = self._store.kept()
+        return SnapshotsStatus(
+            index=kept[0].meta.last_index if kept else 0,
+            size=kept[0].size if kept else 0,
+            age_s=None if self._newest_at is None else self._clock.seconds() - self._newest_at,
+            log_bytes=self._log_bytes,
+            taking=self._taker.status(),
+            sent=self._sending.sent_count,
+            received=self.receiving.received_count,
+            transfers=(*self._sending.status(), *self.receiving.status()),
+            problem=self._store.problem,
+        )
