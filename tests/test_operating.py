@@ -151,7 +151,7 @@ class ScreenTests(OperatingTestCase):
     def test_an_answer_stands_below_the_progress_line(self) -> None:
         self.out = self.err = Terminal()
         screen = Screen(self.out, self.err)
-        screen.progress.show({"catching_up": [], "hand_over_to": "b"})
+        screen.progress.show({"catching_up": [], "snapshots": [], "hand_over_to": "b"})
         screen.answer({}, ["Done."])
         self.assertEqual(self.out.getvalue(), "\rhanding over to b\nDone.\n")
 
@@ -159,7 +159,7 @@ class ScreenTests(OperatingTestCase):
 class ProgressTests(SynchronousTestCase):
     def progress(self, round: int, match_index: int) -> dict[str, Any]:
         server = {"server_id": "b", "round": round, "rounds": 10, "goal_index": 1000, "match_index": match_index}
-        return {"catching_up": [server], "hand_over_to": None}
+        return {"catching_up": [server], "snapshots": [], "hand_over_to": None}
 
     def test_on_a_terminal_one_line_is_drawn_over_itself(self) -> None:
         stream = Terminal()
@@ -167,7 +167,7 @@ class ProgressTests(SynchronousTestCase):
         line.show(self.progress(1, 999))
         line.show(self.progress(1, 999))
         line.show(self.progress(2, 0))
-        line.show({"catching_up": [], "hand_over_to": None})
+        line.show({"catching_up": [], "snapshots": [], "hand_over_to": None})
         line.end()
         long = "b catches up: round 1 of at most 10, entry 999 of 1,000 (99 %)"
         short = "b catches up: round 2 of at most 10, entry 0 of 1,000 (0 %)"

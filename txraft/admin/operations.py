@@ -87,12 +87,15 @@ class Operations:
     def progress(self) -> Answer:
         """
         How far a change has come, as its leader knows it: `catching_up`, a list of servers with `server_id`, `round`,
-        `rounds`, `goal_index` and `match_index`; and `hand_over_to`, a server id or None. Empty elsewhere.
+        `rounds`, `goal_index` and `match_index`; `snapshots`, those on their way from here, as `TransferStatus`; and
+        `hand_over_to`, a server id or None. Empty elsewhere.
         """
         status = self.node.status()
+        sent = [transfer for transfer in status.snapshots.transfers if transfer.direction == "to"]
         return {
             "leader_id": status.leader_id,
             "catching_up": [attrs.asdict(server) for server in status.catching_up],
+            "snapshots": [attrs.asdict(transfer) for transfer in sent],
             "hand_over_to": status.hand_over_to,
         }
 

@@ -67,6 +67,7 @@ def members(found: Sequence[Answer]) -> list[str]:
 
 def status(found: Answer) -> list[str]:
     """One server: who it is, what it does, the members as it knows them, and what it waits for."""
+    snapshot = found["snapshots"]
     pairs = [
         ("server", found["server_id"]),
         ("cluster", found["cluster_id"] or None),
@@ -75,6 +76,7 @@ def status(found: Answer) -> list[str]:
         ("leader", found["leader_id"]),
         ("last index", f"{found['last_index']:,} ({found['durable_index']:,} on disk)"),
         ("committed", f"{found['commit_index']:,} ({found['applied_index']:,} applied)"),
+        ("snapshot", f"of entry {snapshot['index']:,}, {size(snapshot['size'])}" if snapshot["index"] else None),
         ("up for", duration(found["uptime_s"])),
     ]
     if found["failure"]:
@@ -114,7 +116,8 @@ def plan(found: Answer) -> list[str]:
 
 def progress(found: Answer) -> str:
     """How far a change has come, in one line; empty if there is nothing to say."""
-    parts = [_catching_up(server) for server in found["catching_up"]]
+    snapshots = {transfer["server_id"]: transfer for transfer in found["snapshots"]}
+    parts = [_catching_up(server, snapshots.get(server["server_id"])) for server in found["catching_up"]]
     if found["hand_over_to"]:
         parts.append(f"handing over to {printable(found['hand_over_to'])}")
     return "; ".join(parts)
@@ -129,6 +132,11 @@ def log(found: Answer) -> list[str]:
     return [*table([*header, *names[len(header) :]], rows), end]
 
 
+def size(count: int) -> str:
+    """`count` bytes."""
+    return f"{count:,} bytes" if count < 1 << 20 else f"{count / (1 << 20):,.1f} MiB"
+
+
 def duration(seconds: float) -> str:
     """Days, hours, minutes and seconds, as far as they are worth it."""
     minutes, second = divmod(int(seconds), 60)
@@ -141,7 +149,13 @@ def duration(seconds: float) -> str:
     return f"{minute} min {second} s" if minutes else f"{second} s"
 
 
-def _catching_up(server: Answer) -> str:
+def _catching_up(server: Answer, snapshot: Answer | None) -> str:
+    if snapshot is not None:
+        percent = 100 * snapshot["bytes"] // max(snapshot["size"], 1)
+        return (
+            f"{printable(server['server_id'])} catches up: {size(snapshot['bytes'])} of a snapshot of "
+            f"{size(snapshot['size'])} ({percent} %)"
+        )
     goal, match = server["goal_index"], min(server["match_index"], server["goal_index"])
     percent = 100 * match // goal if goal else 0
     return (
