@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -117,6 +118,7 @@ class TargetTests(SynchronousTestCase):
         path = os.path.join(self.directory, name)
         with open(path, "w") as file:
             file.write(text)
+        os.chmod(path, 0o600)
         return path
 
     def test_the_server_is_that_of_the_option_else_of_raft_conf_else_here(self) -> None:
@@ -127,6 +129,16 @@ class TargetTests(SynchronousTestCase):
         everywhere = self.write("raft.conf", "http_bind_ip=::\nadmin_token_file=token\n")
         self.write("token", "a-secret-of-ours\n")
         self.assertEqual(find_target([], everywhere, None), Target(("[::1]:29998",), "a-secret-of-ours"))
+
+    def test_a_state_machine_is_found_where_twistd_finds_it(self) -> None:
+        self.write(
+            "machine_found_here.py", "from txraft.machines.kv_plugin import KeyValuePlugin\nplugin = KeyValuePlugin()\n"
+        )
+        config = self.write("raft.conf", "state_machine=machine_found_here:plugin\nkv_port=1\n")
+        self.patch(sys, "path", [*sys.path])
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.directory)
+        self.assertEqual(find_target([], config, None).servers, ("127.0.0.1:29998",))
 
     def test_a_server_without_admin_http_is_not_asked(self) -> None:
         config = self.write("raft.conf", "http_server_port=off\n")
@@ -145,6 +157,9 @@ class TargetTests(SynchronousTestCase):
         for text in ("", "two words", "a\r\nHost: b"):
             self.assertRaises(ConfigError, find_target, [], None, self.write("token", text))
         self.assertRaises(ConfigError, find_target, [], None, os.path.join(self.directory, "absent"))
+        os.chmod(self.write("token", "a-secret-of-ours\n"), 0o644)
+        error = self.assertRaises(ConfigError, find_target, [], None, os.path.join(self.directory, "token"))
+        self.assertIn("--token-file: ", str(error), "who wrote it down for everybody is told so")
 
 
 class ScreenTests(OperatingTestCase):
