@@ -206,6 +206,16 @@ ROUTES = (
     ),
     Route(
         "POST",
+        "/v1/members/move",
+        "move",
+        "Say where members are that have moved with their data: new addresses, by server id. They stay what they are."
+        + _CHANGE,
+        "Members",
+        lambda ops, body: ops.move(body["servers"]),
+        body=closed_object({"servers": _REPLACED}),
+    ),
+    Route(
+        "POST",
         "/v1/members/plan",
         "plan",
         "What a change would lead to, and whether the new servers can be reached from here. Changes nothing.",

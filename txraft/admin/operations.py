@@ -150,6 +150,14 @@ class Operations:
         change = maybeDeferred(self._read_change, add, remove, learners, replace or {})
         return change.addCallback(self.node.change_membership).addCallback(self._changed)
 
+    def move(self, servers: Mapping[str, str]) -> Deferred[Answer]:
+        """
+        Say where members are that have moved with their data: addresses, host:port, by server id. They stay what they
+        are. Fires and fails as `change`.
+        """
+        change = maybeDeferred(self._read_move, servers)
+        return change.addCallback(self.node.change_membership).addCallback(self._changed)
+
     def transfer(self, server_id: str) -> Deferred[Answer]:
         """Let another voter lead; fires with `members` once it does. Fails as `RaftNode.transfer_leadership`."""
         target = maybeDeferred(self.server_id, server_id)
@@ -228,6 +236,9 @@ class Operations:
             (learning if self._place_of(old, new) == "learner" else voters).append(new)
             removed.append(old)
         return Change(tuple(voters), tuple(learning), tuple(removed))
+
+    def _read_move(self, servers: Mapping[str, str]) -> Change:
+        return Change(addresses={self.server_id(old): self.server_id(new) for old, new in servers.items()})
 
     def _place_of(self, old: str, new: str) -> str:
         """What `new` becomes if it replaces `old`. Only the leader is sure of it, and nobody else decides."""

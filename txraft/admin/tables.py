@@ -44,6 +44,12 @@ def facts(pairs: Sequence[tuple[str, object]]) -> list[str]:
     return [f"{name:{width}}{GAP}{printable(_shown(value))}".rstrip() for name, value in pairs]
 
 
+def _place(member: Answer) -> str:
+    """The server, and where it is if that is not its id."""
+    server_id, address = member["server_id"], member["address"]
+    return str(server_id) if address == server_id else f"{server_id} at {address}"
+
+
 def members(found: Sequence[Answer]) -> list[str]:
     """The members of a cluster; what only a leader knows is a dash elsewhere."""
     if not found:
@@ -51,7 +57,7 @@ def members(found: Sequence[Answer]) -> list[str]:
     header = ("server", "role", "link", "clients", "admin", "has", "lacks", "silent s")
     rows = [
         (
-            member["server_id"],
+            _place(member),
             "leader" if member["is_leader"] else member["role"],
             member["link"],
             member["client_address"] or None,
