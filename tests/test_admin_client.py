@@ -17,7 +17,7 @@ from txraft.testing.cluster import Cluster
 
 A, B, C = "a:29998", "b:29998", "c:29998"
 DONE: Reply = (200, {"leader_id": "b:29922", "members": []})
-IDLE: Reply = (200, {"leader_id": "b:29922", "catching_up": [], "hand_over_to": None})
+IDLE: Reply = (200, {"leader_id": "b:29922", "catching_up": [], "snapshots": [], "hand_over_to": None})
 
 
 def leader(path: str, body: Any) -> Reply:

@@ -161,6 +161,11 @@ class IdentityTests(SynchronousTestCase):
             self.assertEqual(len(found), 1, found)
             self.assertTrue(found[0].startswith(f"raft.conf:1: {line.partition('=')[0]}: "), found)
 
+    def test_a_server_that_has_moved_keeps_its_id(self) -> None:
+        config = parse("interface=127.0.0.2\nrpc_port=1234\nserver_id=Old.Example\nservers=old.example,127.0.0.3")
+        self.assertEqual((config.server_id, config.interface, config.rpc_port), ("old.example:1234", "127.0.0.2", 1234))
+        self.assertEqual(problems_of("server_id=a b")[0][:22], "raft.conf:1: server_id")
+
     def test_a_server_without_servers_waits_to_be_added_and_knows_no_cluster(self) -> None:
         config = parse("")
         self.assertEqual((config.servers, config.cluster_id), ((), ""))

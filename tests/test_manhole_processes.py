@@ -183,16 +183,18 @@ class TestSsh:
         )
         command = ["ssh", "-F", "none", "-p", str(server.ssh_port), "-i", key]
         command += [word for setting in settings for word in ("-o", setting)]
-        return subprocess.run(
+        result = subprocess.run(
             [*command, *options, "operator@127.0.0.1", *words],
             cwd=server.directory,
             env=environment(),
-            input=text,
+            input=text.encode(),
             capture_output=True,
-            text=True,
             timeout=DEADLINE_S,
             check=False,
         )
+        # Not as text: that would make one newline of another.
+        shown, said = result.stdout.decode(), result.stderr.decode()
+        return subprocess.CompletedProcess(result.args, result.returncode, shown, said)
 
     def test_verbs_by_ssh_with_exit_status_and_a_cluster_of_two(self, server: Server, tmp_path: pathlib.Path) -> None:
         second = Server(tmp_path / "second", False)
@@ -223,6 +225,10 @@ class TestSsh:
             assert result.returncode == 0, result
             shown = seen(result.stdout.encode())
             assert "txraft> members\n" in shown and f"{server.server_id}  leader" in shown
+            without_quit = self.ssh(server, options=("-tt",), text="members\r")
+            assert without_quit.returncode == 0 and f"{server.server_id}  leader" in without_quit.stdout, without_quit
+            one = self.ssh(server, "why", options=("-tt",))
+            assert one.stdout.startswith("It waits for nothing.\r\n"), one
 
     def test_python_by_ssh_only_if_it_is_asked_for(self, server: Server) -> None:
         with self.running(server, "manhole_mode=python"):

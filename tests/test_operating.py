@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -117,6 +118,7 @@ class TargetTests(SynchronousTestCase):
         path = os.path.join(self.directory, name)
         with open(path, "w") as file:
             file.write(text)
+        os.chmod(path, 0o600)
         return path
 
     def test_the_server_is_that_of_the_option_else_of_raft_conf_else_here(self) -> None:
@@ -127,6 +129,16 @@ class TargetTests(SynchronousTestCase):
         everywhere = self.write("raft.conf", "http_bind_ip=::\nadmin_token_file=token\n")
         self.write("token", "a-secret-of-ours\n")
         self.assertEqual(find_target([], everywhere, None), Target(("[::1]:29998",), "a-secret-of-ours"))
+
+    def test_a_state_machine_is_found_where_twistd_finds_it(self) -> None:
+        self.write(
+            "machine_found_here.py", "from txraft.machines.kv_plugin import KeyValuePlugin\nplugin = KeyValuePlugin()\n"
+        )
+        config = self.write("raft.conf", "state_machine=machine_found_here:plugin\nkv_port=1\n")
+        self.patch(sys, "path", [*sys.path])
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.directory)
+        self.assertEqual(find_target([], config, None).servers, ("127.0.0.1:29998",))
 
     def test_a_server_without_admin_http_is_not_asked(self) -> None:
         config = self.write("raft.conf", "http_server_port=off\n")
@@ -145,13 +157,16 @@ class TargetTests(SynchronousTestCase):
         for text in ("", "two words", "a\r\nHost: b"):
             self.assertRaises(ConfigError, find_target, [], None, self.write("token", text))
         self.assertRaises(ConfigError, find_target, [], None, os.path.join(self.directory, "absent"))
+        os.chmod(self.write("token", "a-secret-of-ours\n"), 0o644)
+        error = self.assertRaises(ConfigError, find_target, [], None, os.path.join(self.directory, "token"))
+        self.assertIn("--token-file: ", str(error), "who wrote it down for everybody is told so")
 
 
 class ScreenTests(OperatingTestCase):
     def test_an_answer_stands_below_the_progress_line(self) -> None:
         self.out = self.err = Terminal()
         screen = Screen(self.out, self.err)
-        screen.progress.show({"catching_up": [], "hand_over_to": "b"})
+        screen.progress.show({"catching_up": [], "snapshots": [], "hand_over_to": "b"})
         screen.answer({}, ["Done."])
         self.assertEqual(self.out.getvalue(), "\rhanding over to b\nDone.\n")
 
@@ -159,7 +174,7 @@ class ScreenTests(OperatingTestCase):
 class ProgressTests(SynchronousTestCase):
     def progress(self, round: int, match_index: int) -> dict[str, Any]:
         server = {"server_id": "b", "round": round, "rounds": 10, "goal_index": 1000, "match_index": match_index}
-        return {"catching_up": [server], "hand_over_to": None}
+        return {"catching_up": [server], "snapshots": [], "hand_over_to": None}
 
     def test_on_a_terminal_one_line_is_drawn_over_itself(self) -> None:
         stream = Terminal()
@@ -167,7 +182,7 @@ class ProgressTests(SynchronousTestCase):
         line.show(self.progress(1, 999))
         line.show(self.progress(1, 999))
         line.show(self.progress(2, 0))
-        line.show({"catching_up": [], "hand_over_to": None})
+        line.show({"catching_up": [], "snapshots": [], "hand_over_to": None})
         line.end()
         long = "b catches up: round 1 of at most 10, entry 999 of 1,000 (99 %)"
         short = "b catches up: round 2 of at most 10, entry 0 of 1,000 (0 %)"

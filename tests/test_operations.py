@@ -106,7 +106,7 @@ def test_a_second_change_is_told_to_ask_again():
 
 def test_progress_shows_who_catches_up_and_where_it_is():
     cluster, leader = started(size=1, passive=1, absent=("s2",))
-    assert leader.progress() == {"leader_id": "s1", "catching_up": [], "hand_over_to": None}
+    assert leader.progress() == {"leader_id": "s1", "catching_up": [], "snapshots": [], "hand_over_to": None}
     asked = leader.change(add=["s2"])
     cluster.run(0.1)
     [server] = leader.progress()["catching_up"]

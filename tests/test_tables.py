@@ -81,6 +81,12 @@ class AnswerTests(SynchronousTestCase):
         self.successResultOf(done)
         self.assertEqual(tables.progress(found.progress()), "")
 
+    def test_a_snapshot_on_its_way_to_a_new_server_is_told_in_bytes(self) -> None:
+        server = {"server_id": "s2", "round": 1, "rounds": 10, "goal_index": 9, "match_index": 0}
+        sent = {"server_id": "s2", "bytes": 3 << 20, "size": 12 << 20}
+        found = {"catching_up": [server], "snapshots": [sent], "hand_over_to": None}
+        self.assertEqual(tables.progress(found), "s2 catches up: 3.0 MiB of a snapshot of 12.0 MiB (25 %)")
+
     def test_a_page_of_the_log_shows_payloads_only_if_they_were_asked_for(self) -> None:
         cluster, found = operations(size=1)
         done = found.append(b"hello")

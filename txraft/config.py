@@ -41,8 +41,6 @@ class Config:
 
     file: str
     """The path of raft.conf, as it was given."""
-    server_id: str
-    """This server's identity: `interface` and `rpc_port`, as host:port."""
     machine_options: dict[str, str]
     """The keys that start with the state machine's name and `_`; its plugin checks them."""
     places: dict[str, str] = attrs.field(repr=False)
@@ -52,13 +50,19 @@ class Config:
         syntax.ADDRESS,
         "127.0.0.1",
         "This server's address, by which the other servers know and reach it: a network interface such as eth0, "
-        "an address, or a host name. Together with rpc_port it is the server's identity.",
+        "an address, or a host name. Together with rpc_port it is the server's identity, if there is no server_id.",
     )
     rpc_port: int = _key(syntax.PORT, "29922", "Port of the traffic between servers.")
     rpc_bind_ip: str = _key(
         syntax.ADDRESS,
         None,
         "IP address to bind rpc_port on. If absent, that of `interface`; never all of them.",
+    )
+    server_id: str = _key(
+        syntax.ADDRESS,
+        None,
+        "The server's identity, if that is not `interface` and rpc_port: what they were when it became a member. For a "
+        "server that has moved with its data; `raftctl move` tells the others where it is now.",
     )
     servers: tuple[str, ...] = _key(
         syntax.ADDRESS_LIST,

@@ -188,7 +188,8 @@ def _resolve(values: dict[str, Any], path: str, found: Mapping[str, Setting], pr
     )
     if not problems:
         values["interface"] = host
-        values["server_id"] = format_address(host, port)
+        given = values["server_id"]
+        values["server_id"] = attempt("server_id", lambda: _server_id(given or format_address(host, port), port))
         _check_servers(values, _where(["servers"], found, path), problems)
 
 
@@ -201,7 +202,7 @@ def _check_servers(values: Mapping[str, Any], where: str, problems: list[ConfigE
     twice = sorted({server for server in servers if servers.count(server) > 1})
     if twice:
         problems.append(ConfigError(f"servers: {', '.join(twice)} stands there more than once", where))
-    if servers and server_id not in servers:
+    if servers and server_id and server_id not in servers:
         problems.append(ConfigError(f"servers: this server, {server_id}, is not among {', '.join(servers)}", where))
 
 

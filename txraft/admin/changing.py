@@ -1,4 +1,4 @@
-"""`raftctl add`, `remove`, `replace` and `transfer`: changes of a running cluster, and what they would lead to."""
+"""`raftctl add`, `remove`, `replace`, `move`, `transfer`: changes of a running cluster, and what they would lead to."""
 
 from __future__ import annotations
 
@@ -55,6 +55,19 @@ def add_arguments_of_replace(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
 
 
+def add_arguments_of_move(parser: argparse.ArgumentParser) -> None:
+    """The options of `raftctl move`."""
+    parser.add_argument(
+        "servers",
+        type=server_id,
+        nargs="+",
+        action=_Pairs,
+        metavar="SERVER ADDRESS",
+        help="pairs of a member and where it is now, host[:rpc-port]; the member's raft.conf says server_id=SERVER",
+    )
+    operating.add_arguments(parser)
+
+
 def add_arguments_of_transfer(parser: argparse.ArgumentParser) -> None:
     """The options of `raftctl transfer`."""
     parser.add_argument("target", type=server_id, metavar="SERVER", help="who shall lead, host[:rpc-port]")
@@ -93,6 +106,11 @@ def remove(options: argparse.Namespace) -> int:
 def replace(options: argparse.Namespace) -> int:
     """Put new servers in the place of old ones, and wait until they are there."""
     return _run(options, Asked(replace=options.servers), lambda client: client.replace(options.servers))
+
+
+def move(options: argparse.Namespace) -> int:
+    """Say where members are that have moved with their data."""
+    return operating.run(options, lambda client, screen: change(client, screen, client.move(options.servers)))
 
 
 def transfer(options: argparse.Namespace) -> int:

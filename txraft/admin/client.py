@@ -102,6 +102,10 @@ class AdminClient:
         """Put new servers in the place of old ones, in one change: new by old server id."""
         return Deferred.fromCoroutine(self._at_leader("/v1/members/replace", {"servers": dict(servers)}))
 
+    def move(self, servers: Mapping[str, str]) -> Deferred[Answer]:
+        """Say where members are now: addresses by server id."""
+        return Deferred.fromCoroutine(self._at_leader("/v1/members/move", {"servers": dict(servers)}))
+
     def transfer(self, server_id: str) -> Deferred[Answer]:
         """Let another voter lead; fires once it does."""
         return Deferred.fromCoroutine(self._at_leader("/v1/transfer", {"server": server_id}))

@@ -16,6 +16,7 @@ from txraft.admin.problems import KINDS_BY_CODE
 from txraft.admin.schema import Schema, closed_object, schema_of
 from txraft.node.planning import Constitution
 from txraft.node.status import CatchingUp, MemberStatus, NodeStatus
+from txraft.node.transfers import TransferStatus
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NONE = {"type": ["string", "null"]}
@@ -88,6 +89,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "leader_id": _TEXT_OR_NONE,
             "catching_up": {"type": "array", "items": schema_of(CatchingUp)},
+            "snapshots": {"type": "array", "items": schema_of(TransferStatus)},
             "hand_over_to": _TEXT_OR_NONE,
         }
     ),
@@ -200,6 +202,16 @@ ROUTES = (
         "Put new servers in the places of old ones, in one change." + _CHANGE,
         "Members",
         lambda ops, body: ops.change(replace=body["servers"]),
+        body=closed_object({"servers": _REPLACED}),
+    ),
+    Route(
+        "POST",
+        "/v1/members/move",
+        "move",
+        "Say where members are that have moved with their data: new addresses, by server id. They stay what they are."
+        + _CHANGE,
+        "Members",
+        lambda ops, body: ops.move(body["servers"]),
         body=closed_object({"servers": _REPLACED}),
     ),
     Route(

@@ -27,15 +27,15 @@ SAFE_METHODS = (b"GET", b"HEAD")
 """The methods that change nothing."""
 
 
-def read_token(path: str) -> bytes:
+def read_token(path: str, key: str = "admin_token_file") -> bytes:
     """
-    The token in the file at `path`, without the spaces around it.
+    The token in the file at `path`, which `key` names, without the spaces around it.
 
     @raise ConfigError: it cannot be read, others may read it, or it is too short to be a secret.
     """
-    token = read_private(path, "admin_token_file", forbidden=0o027).strip().encode()
+    token = read_private(path, key, forbidden=0o027).strip().encode()
     if len(token) < MIN_TOKEN_BYTES or not token.isascii() or len(token.split()) != 1:
-        raise ConfigError(f"admin_token_file: {path} must hold one word of {MIN_TOKEN_BYTES} characters or more")
+        raise ConfigError(f"{key}: {path} must hold one word of {MIN_TOKEN_BYTES} characters or more")
     return token
 
 

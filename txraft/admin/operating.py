@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from txraft.admin import tables
 from txraft.admin.asking import Answer, Asker, problem_in
 from txraft.admin.client import DEFAULT_PORT, AdminClient
+from txraft.admin.http_gate import read_token
 from txraft.config import Config
 from txraft.config_reading import load_config
 from txraft.errors import ConfigError, TxraftError
@@ -98,13 +99,17 @@ def find_target(servers: Sequence[str], config_path: str | None, token_path: str
     @raise ExceptionGroup: of `ConfigError`: raft.conf cannot be used.
     @raise ConfigError: the file of the token cannot be used, or that server has no admin HTTP.
     """
-    found, token_file = tuple(servers), token_path
+    found = tuple(servers)
+    token = read_token(token_path, "--token-file").decode() if token_path else ""
     if config_path is not None:
+        # As twistd does it, the state machine may be here; last, so that nothing else is found here.
+        sys.path.append(os.getcwd())
         find = functools.cache(find_state_machine)
         config = load_config(config_path, (), lambda wanted: str(find(wanted).name))
         found = found or (_address_in(config),)
-        token_file = token_path or config.admin_token_file
-    return Target(found or (f"localhost:{DEFAULT_PORT}",), _read_token(token_file) if token_file else "")
+        if not token and config.admin_token_file is not None:
+            token = read_token(config.admin_token_file).decode()
+    return Target(found or (f"localhost:{DEFAULT_PORT}",), token)
 
 
 def _address_in(config: Config) -> str:
@@ -117,18 +122,6 @@ def _address_in(config: Config) -> str:
 
 def _loopback(wildcard: str) -> str:
     return "::1" if ipaddress.ip_address(wildcard).version == 6 else "127.0.0.1"
-
-
-def _read_token(path: str) -> str:
-    try:
-        with open(path, encoding="ascii") as file:
-            token = file.read(4096).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not ASCII"
-        raise ConfigError(f"the token cannot be read: {reason}", path) from None
-    if not token or len(token.split()) != 1:
-        raise ConfigError("the token must be one word", path)
-    return token
 
 
 class ProgressLine:

@@ -87,12 +87,15 @@ class Operations:
     def progress(self) -> Answer:
         """
         How far a change has come, as its leader knows it: `catching_up`, a list of servers with `server_id`, `round`,
-        `rounds`, `goal_index` and `match_index`; and `hand_over_to`, a server id or None. Empty elsewhere.
+        `rounds`, `goal_index` and `match_index`; `snapshots`, those on their way from here, as `TransferStatus`; and
+        `hand_over_to`, a server id or None. Empty elsewhere.
         """
         status = self.node.status()
+        sent = [transfer for transfer in status.snapshots.transfers if transfer.direction == "to"]
         return {
             "leader_id": status.leader_id,
             "catching_up": [attrs.asdict(server) for server in status.catching_up],
+            "snapshots": [attrs.asdict(transfer) for transfer in sent],
             "hand_over_to": status.hand_over_to,
         }
 
@@ -145,6 +148,14 @@ class Operations:
         committed; fails as `RaftNode.change_membership`, or with `BadRequest`.
         """
         change = maybeDeferred(self._read_change, add, remove, learners, replace or {})
+        return change.addCallback(self.node.change_membership).addCallback(self._changed)
+
+    def move(self, servers: Mapping[str, str]) -> Deferred[Answer]:
+        """
+        Say where members are that have moved with their data: addresses, host:port, by server id. They stay what they
+        are. Fires and fails as `change`.
+        """
+        change = maybeDeferred(self._read_move, servers)
         return change.addCallback(self.node.change_membership).addCallback(self._changed)
 
     def transfer(self, server_id: str) -> Deferred[Answer]:
@@ -225,6 +236,9 @@ class Operations:
             (learning if self._place_of(old, new) == "learner" else voters).append(new)
             removed.append(old)
         return Change(tuple(voters), tuple(learning), tuple(removed))
+
+    def _read_move(self, servers: Mapping[str, str]) -> Change:
+        return Change(addresses={self.server_id(old): self.server_id(new) for old, new in servers.items()})
 
     def _place_of(self, old: str, new: str) -> str:
         """What `new` becomes if it replaces `old`. Only the leader is sure of it, and nobody else decides."""

@@ -33,6 +33,7 @@ COMMANDS = (
     Command("add", "make servers members: voters, or learners", changing.add_arguments_of_add, changing.add),
     Command("remove", "make servers no members", changing.add_arguments_of_remove, changing.remove),
     Command("replace", "put new servers in the place of old ones", changing.add_arguments_of_replace, changing.replace),
+    Command("move", "say where members are that have moved", changing.add_arguments_of_move, changing.move),
     Command("transfer", "let another server lead", changing.add_arguments_of_transfer, changing.transfer),
     Command("recover", "go on with what one server has, when a majority is gone", recover.add_arguments, recover.run),
     Command("verify", "check every checksum in a stopped server's data", verify.add_arguments, verify.run),

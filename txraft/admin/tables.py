@@ -44,6 +44,12 @@ def facts(pairs: Sequence[tuple[str, object]]) -> list[str]:
     return [f"{name:{width}}{GAP}{printable(_shown(value))}".rstrip() for name, value in pairs]
 
 
+def _place(member: Answer) -> str:
+    """The server, and where it is if that is not its id."""
+    server_id, address = member["server_id"], member["address"]
+    return str(server_id) if address == server_id else f"{server_id} at {address}"
+
+
 def members(found: Sequence[Answer]) -> list[str]:
     """The members of a cluster; what only a leader knows is a dash elsewhere."""
     if not found:
@@ -51,7 +57,7 @@ def members(found: Sequence[Answer]) -> list[str]:
     header = ("server", "role", "link", "clients", "admin", "has", "lacks", "silent s")
     rows = [
         (
-            member["server_id"],
+            _place(member),
             "leader" if member["is_leader"] else member["role"],
             member["link"],
             member["client_address"] or None,
@@ -67,6 +73,7 @@ def members(found: Sequence[Answer]) -> list[str]:
 
 def status(found: Answer) -> list[str]:
     """One server: who it is, what it does, the members as it knows them, and what it waits for."""
+    snapshot = found["snapshots"]
     pairs = [
         ("server", found["server_id"]),
         ("cluster", found["cluster_id"] or None),
@@ -75,6 +82,7 @@ def status(found: Answer) -> list[str]:
         ("leader", found["leader_id"]),
         ("last index", f"{found['last_index']:,} ({found['durable_index']:,} on disk)"),
         ("committed", f"{found['commit_index']:,} ({found['applied_index']:,} applied)"),
+        ("snapshot", f"of entry {snapshot['index']:,}, {size(snapshot['size'])}" if snapshot["index"] else None),
         ("up for", duration(found["uptime_s"])),
     ]
     if found["failure"]:
@@ -114,7 +122,8 @@ def plan(found: Answer) -> list[str]:
 
 def progress(found: Answer) -> str:
     """How far a change has come, in one line; empty if there is nothing to say."""
-    parts = [_catching_up(server) for server in found["catching_up"]]
+    snapshots = {transfer["server_id"]: transfer for transfer in found["snapshots"]}
+    parts = [_catching_up(server, snapshots.get(server["server_id"])) for server in found["catching_up"]]
     if found["hand_over_to"]:
         parts.append(f"handing over to {printable(found['hand_over_to'])}")
     return "; ".join(parts)
@@ -129,6 +138,11 @@ def log(found: Answer) -> list[str]:
     return [*table([*header, *names[len(header) :]], rows), end]
 
 
+def size(count: int) -> str:
+    """`count` bytes."""
+    return f"{count:,} bytes" if count < 1 << 20 else f"{count / (1 << 20):,.1f} MiB"
+
+
 def duration(seconds: float) -> str:
     """Days, hours, minutes and seconds, as far as they are worth it."""
     minutes, second = divmod(int(seconds), 60)
@@ -141,7 +155,13 @@ def duration(seconds: float) -> str:
     return f"{minute} min {second} s" if minutes else f"{second} s"
 
 
-def _catching_up(server: Answer) -> str:
+def _catching_up(server: Answer, snapshot: Answer | None) -> str:
+    if snapshot is not None:
+        percent = 100 * snapshot["bytes"] // max(snapshot["size"], 1)
+        return (
+            f"{printable(server['server_id'])} catches up: {size(snapshot['bytes'])} of a snapshot of "
+            f"{size(snapshot['size'])} ({percent} %)"
+        )
     goal, match = server["goal_index"], min(server["match_index"], server["goal_index"])
     percent = 100 * match // goal if goal else 0
     return (

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 @attrs.frozen
 class MemberStatus:
     """
-    One server of the membership. `link` is "this server", "connected", or why not.
+    One server of the membership; `address` is where the others reach it. `link` is "this server", "connected", or why
+    not.
 
     Only a leader knows `match_index` (on that server's disk), `lag` (entries it lacks) and `silent_s` (seconds since it
     was heard from); they are None elsewhere.
     """
 
     server_id: str
+    address: str
     role: str
     link: str
     client_address: str
@@ -118,17 +120,19 @@ def _role(node: RaftNode, raft: Raft) -> str:
 
 
 def _member(node: RaftNode, raft: Raft, transport: ITransport, server_id: str) -> MemberStatus:
-    kind = _kind(raft.membership, server_id)
+    kind, address = _kind(raft.membership, server_id), raft.membership.address(server_id)
     if server_id == raft.server_id:
         own = node.addresses
-        return MemberStatus(server_id, kind, "this server", own.client, own.admin, raft.log.durable_index, 0, 0.0)
+        return MemberStatus(
+            server_id, address, kind, "this server", own.client, own.admin, raft.log.durable_index, 0, 0.0
+        )
     link, its = transport.link_status(server_id), transport.addresses(server_id)
     if not isinstance(raft.role, Leader):
-        return MemberStatus(server_id, kind, link, its.client, its.admin, None, None, None)
+        return MemberStatus(server_id, address, kind, link, its.client, its.admin, None, None, None)
     progress = raft.role.progress[server_id]
     lag = raft.log.last_index - progress.match_index
     silent_s = progress.silent_ticks * node.settings.tick_s
-    return MemberStatus(server_id, kind, link, its.client, its.admin, progress.match_index, lag, silent_s)
+    return MemberStatus(server_id, address, kind, link, its.client, its.admin, progress.match_index, lag, silent_s)
 
 
 def _catching_up(raft: Raft, leader: Leader) -> list[CatchingUp]:

@@ -157,6 +157,8 @@ class Session:
     def eofReceived(self) -> None:
         if self._lines is not None:
             self._lines.finish()
+        elif self._screen is not None:
+            self._screen.loseConnection()
 
     def closed(self) -> None:
         screen, self._screen = self._screen, None
@@ -167,11 +169,13 @@ class Session:
 
     def _take_lines(self, processProtocol: session.SSHSessionProcessProtocol) -> PlainLines:
         surroundings = self._avatar.surroundings
+        # The client's terminal, if it has given us one, takes a newline for nothing but the next line.
+        newline = b"\n" if self._size is None else b"\r\n"
         self._lines = PlainLines(
             self._avatar.user,
             surroundings.verbs,
             surroundings.clock,
-            processProtocol.outReceived,
+            lambda shown: processProtocol.outReceived(shown.replace(b"\n", newline)),
             lambda status: _end(processProtocol, status),
         )
         return self._lines

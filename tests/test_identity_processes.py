@@ -116,3 +116,22 @@ def test_a_wiped_founder_is_refused_by_servers_that_start_after_it_and_says_what
     succeeded(cluster.raftctl("remove", server_id(c), at=leader))
     succeeded(cluster.raftctl("add", server_id(c), at=leader))
     wait_until(lambda: c.has_on_disk(b"value2"), "it has got everything")
+
+
+def test_a_member_that_has_moved_to_another_port_is_told_of_and_stays_the_member(cluster: Cluster) -> None:
+    """M19."""
+    a, b = cluster.start(is_first=True), cluster.start()
+    wait_until(lambda: a.is_leader, "the first server leads")
+    moved_id = server_id(b)
+    succeeded(cluster.raftctl("add", "--learner", moved_id, at=a))
+    b.kill()
+    [port] = free_ports(1)
+    config = b.directory / "raft.conf"
+    config.write_text(config.read_text().replace(f"rpc_port={b.rpc_port}", f"rpc_port={port}\nserver_id={moved_id}"))
+    b.start(cluster.stack)
+    assert "Done." in succeeded(cluster.raftctl("move", moved_id, f"127.0.0.1:{port}", at=a))
+    assert ask(a.client_port, "set key value").startswith("OK")
+    wait_until(lambda: b.has_on_disk(b"value"), "it is reached")
+    [member] = [one for one in cluster.status(a)["members"] if one["server_id"] == moved_id]
+    assert (member["role"], member["address"], member["link"]) == ("learner", f"127.0.0.1:{port}", "connected")
+    assert cluster.raftctl("move", moved_id, f"127.0.0.1:{a.rpc_port}", at=a).returncode == 1
