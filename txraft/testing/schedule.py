@@ -178,6 +178,13 @@ PROFILES = {
         ),
     ),
     "calm": Profile(faults_per_s=0.5, requests_per_s=100.0),
+    # All is well until the ending: a leader that works meets what only some of the others can bear.
+    "short": Profile(
+        seconds=2.0,
+        servers=(5,),
+        faults_per_s=1.0,
+        weights=(("disk", 2), ("network", 1), ("hiccup", 1)),
+    ),
     # Leaders come and go, and each leaves a tail of its own in the log of a few.
     "elections": Profile(
         servers=(3, 5, 5),
