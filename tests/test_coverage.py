@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from txraft.core.errors import InvariantBroken
-from txraft.core.messages import RequestVote
+from txraft.core.log import LogSlice
+from txraft.core.messages import AppendEntries, RequestVote
 from txraft.core.raft import Raft
 from txraft.errors import OutcomeUnknown
 from txraft.testing.cluster import Cluster
@@ -73,6 +74,18 @@ def test_an_election_without_faults_reaches_this_and_nothing_else():
     assert reached["follower RequestVote: term raised"] == reached["follower RequestVote: granted"] == 2
     assert reached["candidate RequestVoteResponse: counted"] == 1
     assert {name for name in reached if name in SITUATIONS} <= {"R12", "R16"}
+
+
+def test_a_leader_of_the_past_that_is_not_told_is_an_outcome_that_cannot_be():
+    """E13"""
+    watched = Watched()
+    raft = watched.cluster.node(watched.others[0]).raft
+    old = AppendEntries(0, 0, 0, 0, 0, LogSlice(1))
+    raft.step(watched.leader_id, old)
+    assert watched.reached()["follower AppendEntries: outdated"] == 1
+    raft._is_outdated = lambda sender, message: True
+    with pytest.raises(InvariantBroken, match="outdated, and not told"):
+        raft.step(watched.leader_id, old)
 
 
 def test_a_message_counts_with_the_role_that_deals_with_it():

@@ -139,7 +139,9 @@ class Endings:
         """All is well among these; the others are as badly off as they were, or worse; the links to them may be."""
         cluster = self._cluster
         outside = [server_id for server_id in cluster.ids if server_id not in majority]
-        if outside and self._rng.random() < 0.3:
+        leader = cluster.leader()
+        is_led_from_outside = leader is not None and leader.settings.server_id in outside
+        if outside and self._rng.random() < (0.6 if is_led_from_outside else 0.1):
             self._leave_one_bridge(majority, outside)
         else:
             self._leave_some_links(majority)
@@ -171,7 +173,8 @@ class Endings:
 
     def _leave_one_bridge(self, majority: Sequence[str], outside: Sequence[str]) -> None:
         """
-        One of the majority hears one of the others, their leader if they have it; what is behind that one is dead.
+        One of the majority hears one of the others, their leader if they have it. Those behind that one answer, but
+        their disks are dead.
 
         So somebody may lead who has a quorum that answers, and none that takes anything. Pitfalls D14, E14.
         """
@@ -186,6 +189,9 @@ class Endings:
                     cluster.network.cut(one, other)
                     cluster.network.cut(other, one)
         for server_id in outside:
+            if cluster.servers[server_id].node is None:
+                cluster.start(server_id)
+            cluster.resume(server_id)
             if server_id != pier:
                 cluster.servers[server_id].disk_seconds = lambda: DISKS["dead"]
 

@@ -39,8 +39,7 @@ class Mutant:
     """
     `row` is the catalogue's; `file` is below the package; `old` occurs in it exactly once.
 
-    `profile` is the one under which the fewest seeds kill it. `found` is false as long as no run is known to find it
-    soon: a check or a fault is missing.
+    `profile` is one under which few seeds kill it. If none does, a check or a fault is missing.
     """
 
     name: str
@@ -49,7 +48,6 @@ class Mutant:
     old: str
     new: str
     profile: str = "standard"
-    found: bool = True
 
 
 @attrs.frozen

@@ -214,6 +214,13 @@ PROFILES = {
         ),
     ),
     "calm": Profile(faults_per_s=0.5, requests_per_s=100.0),
+    # All is well until the ending: a leader that works meets what only some of the others can bear.
+    "short": Profile(
+        seconds=2.0,
+        servers=(5,),
+        faults_per_s=1.0,
+        weights=(("disk", 2), ("network", 1), ("hiccup", 1)),
+    ),
     # Leaders come and go, and each leaves a tail of its own in the log of a few.
     "elections": Profile(
         servers=(3, 5, 5),
@@ -254,8 +261,23 @@ PROFILES = {
         requests_per_s=60.0,
         faults_per_s=3.0,
         at_leader=1.0,
-        ambushes=(("new-leader", "cut"), ("new-candidate", "cut"), ("new-candidate", "cut")),
-        weights=(("ambush", 3), ("hiccup", 3)),
+        ambushes=(("new-leader", "cut"), ("new-leader", "cut"), ("new-candidate", "cut")),
+        weights=(("ambush", 3), ("hiccup", 2)),
+    ),
+    # Others in a server's place, of whom those who have just started may know nothing.
+    "strangers": Profile(
+        seconds=6.0,
+        servers=(3,),
+        weights=(
+            ("wrong-cluster", 6),
+            ("wipe", 3),
+            ("clone", 1),
+            ("crash", 4),
+            ("start", 3),
+            ("bounce", 6),
+            ("isolate", 3),
+            ("heal", 3),
+        ),
     ),
     "disks": Profile(
         at_leader=0.5,

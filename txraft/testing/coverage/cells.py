@@ -161,7 +161,9 @@ def cells_of(step: Step) -> list[str]:
 def _outcome(step: Step, message: str) -> str:
     is_vote_ahead = message.startswith("PreVote")
     if step.message.term < step.term and not is_vote_ahead:
-        return "outdated"
+        # Paper, Figure 2, AppendEntries receiver, step 1: a leader of the past must learn that it is one.
+        is_told = message != "AppendEntries" or bool(step.answers)
+        return "outdated" if is_told else "outdated, and not told"
     if step.message.term > step.term and not is_vote_ahead:
         return "ignored: a leader is alive"
     return _OUTCOME_OF[message](step)
