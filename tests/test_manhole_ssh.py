@@ -104,6 +104,8 @@ class TestAuthorizedKeys:
             (f'from="10.0.0.1" {public_line(new_key())}', 0o600, "options before it are not supported"),
             (public_line(new_key()), 0o622, "must not be written by others: chmod 644"),
         ],
+        # Not the keys: they are others in each process, and pytest-xdist compares the names.
+        ids=["empty", "no key", "no key on line 2", "options", "others may write"],
     )
     def test_a_file_that_cannot_be_used_is_refused(self, tmp_path, text, mode, words):
         with pytest.raises(ConfigError, match=words) as caught:
