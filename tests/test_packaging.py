@@ -76,7 +76,7 @@ def test_a_wheel_serves_and_finds_a_third_partys_plugin(new: Environment) -> Non
         process.wait(INSTALL_DEADLINE_S)
     new.shell(command("pip install ./examples/counter"), new.checkout)
     assert new.state_machines() == ["counter", "kv"]
-    for script in ("raftctl", "reconfigure"):
+    for script in ("raftctl", "reconfigure", "log_reader"):
         assert new.shell(f"{script} --help", new.elsewhere).startswith(f"usage: {script}")
     tests = command("pip install '.[test]' && pytest")
     collected = new.shell(f"{tests} --collect-only -q", new.checkout)

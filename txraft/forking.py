@@ -83,13 +83,14 @@ def _fork() -> int:
 
 def _be_child(job: Job, parent: int, report_to: int) -> NoReturn:
     try:
+        # First of all: were the parent killed now, the next one could not lock its data directory.
+        _keep_only(report_to)
         signal.set_wakeup_fd(-1)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         gc.disable()
         os.nice(_NICENESS)
-        _keep_only(report_to)
 
         def alive() -> None:
             if os.getppid() != parent:
