@@ -167,7 +167,7 @@ class SnapshotTaker:
             started = self._clock.seconds()
             chunks = self._image.image() if way is SnapshotWay.INCREMENTAL else self._machine.snapshot()
             return await self._in_slices(writer, iter(chunks), started)
-        except BaseException:
+        except Exception:  # which being cancelled is, too
             await writer.abort()
             raise
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall
 
 from txraft.core.invariants import require
-from txraft.errors import StorageError
+from txraft.errors import StorageError, TxraftError
 from txraft.testing.cluster import Cluster
 from txraft.testing.damage import Damage
 from txraft.testing.disk import Halted
@@ -253,6 +253,14 @@ class Faults:
         if self._servers[server_id].node is not None:
             self.counts[f"disk {error}"] += 1
             self._servers[server_id].disk.fail(call, error=getattr(errno, error))
+
+    def do_snapshot(self, server_id: str) -> None:
+        """Take one now; whether it succeeds, the disk decides."""
+        server = self._servers[server_id]
+        if server.node is not None and server.own_disk is None and server.clock is not None:
+            node = server.node
+            self.counts["snapshot"] += 1
+            server.clock.when_awake(lambda: node.take_snapshot().addErrback(lambda failure: failure.trap(TxraftError)))
 
     def do_pause(self, server_id: str) -> None:
         if self._servers[server_id].node is not None:

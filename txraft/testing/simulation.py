@@ -43,9 +43,13 @@ LIMITS: tuple[dict[str, Any], ...] = (
         "max_uncommitted_bytes": 600,
         "max_pending_reads": 6,
         "stop_timeout": 50,
+        "snapshot_log_bytes": 1000,
+        "snapshot_ratio": 1,
+        "snapshot_hold_bytes": 3000,
+        "log_keep_entries": 7,
     },
 )
-"""The defaults, and some that are reached: logs spread slowly, and servers are overloaded and stop in haste."""
+"""The defaults, and some that are reached: logs spread slowly and are cut short, servers are overloaded and stop in haste."""
 
 
 STUMBLING = 0.2
@@ -192,6 +196,7 @@ class Simulation:
         if self.options.ending == "agreement":
             self._open.require_none("a request is neither answered nor refused when all is well")
         self._ask_to_the_last()
+        cluster.check_replay()
         cluster.stop()
         self._open.require_none("a Deferred never fires")
         unexpected = [*self.workload.outcomes.unexpected, *self.operators.outcomes.unexpected]
