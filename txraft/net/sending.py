@@ -38,6 +38,11 @@ from txraft.net.links import Link
 CHUNK_BYTES = 1 << 17
 WINDOW_BYTES = 8 * CHUNK_BYTES
 
+MIN_WAIT_S = 0.001
+
+MAX_REFUSAL = 500
+"""So much of what a receiver says is logged."""
+
 STALL_S = 120.0
 """A receiver that has not got any further for so long is given up. It verifies and restores within that time, too."""
 
@@ -149,7 +154,7 @@ class SnapshotTransfer:
     def ended(self, refusal: str) -> None:
         """The receiver has all of it, or does not want it."""
         if refusal:
-            self.fail(f"refused there: {quoted(refusal)}")
+            self.fail(f"refused there: {refusal[:MAX_REFUSAL]!r}")
         elif not self._is_over:
             self._end("all of it is there")
             self.done.callback(None)
@@ -164,8 +169,9 @@ class Pace:
         self._next = seconds()
 
     def wait_s(self) -> float:
-        """How long to wait yet."""
-        return max(0.0, self._next - self._seconds())
+        """How long to wait yet; what is shorter than a clock can tell is not waited for."""
+        wait_s = self._next - self._seconds()
+        return wait_s if wait_s > MIN_WAIT_S else 0.0
 
     def sent(self, size: int) -> None:
         """So many bytes more were sent."""
