@@ -49,7 +49,7 @@ LIMITS: tuple[dict[str, Any], ...] = (
         "log_keep_entries": 7,
     },
 )
-"""The defaults, and some that are reached: logs spread slowly and are cut short, servers are overloaded and stop in haste."""
+"""The defaults, and some that are reached: logs spread slowly, are cut short; servers are overloaded, stop in haste."""
 
 
 STUMBLING = 0.2
