@@ -179,6 +179,10 @@ class TestVerbs:
         failure = prompt.wait("#1 has failed:")
         assert "3 could not catch up" in failure and "Everything is as if nobody had asked." in failure
 
+    def test_progress_is_shown_again_only_if_there_is_some(self, prompt):
+        prompt.ask("add_server s3")
+        assert prompt.wait("#1 has failed:").count("s3 catches up") == 1
+
     def test_output_goes_above_the_line_that_is_being_typed(self, prompt):
         prompt.ask("add_server s2")
         prompt.type(b"memb")
