@@ -108,6 +108,20 @@ class TestLogin:
         comparing.callback(True)
         assert telnet.transport.value() == b""
 
+    def test_so_much_may_be_typed_ahead_while_it_is_compared(self, tmp_path, cluster):
+        gatekeeper = Gatekeeper(password_file(tmp_path), cluster.clock, lambda *arguments: Deferred())
+        telnet = Telnet(tmp_path, cluster, gatekeeper=gatekeeper)
+        telnet.log_in()
+        telnet.type(b"x" * MAX_AHEAD_BYTES)
+        assert telnet.is_open
+        telnet.type(b"x")
+        assert not telnet.is_open
+
+    def test_what_was_typed_ahead_of_a_wrong_password_is_forgotten(self, telnet, cluster):
+        telnet.type(b"alice\r\nwrong\r\nmembers\r\n")
+        telnet.wait("That is not right.")
+        assert telnet.type(b"alice\r\n") == "password: "
+
     @pytest.mark.parametrize("seed", range(30))
     def test_garbage_harms_nobody(self, tmp_path, cluster, seed):
         """Before the login or after it: at worst this one connection is closed."""
@@ -182,6 +196,7 @@ class TestVerbs:
     def test_progress_is_shown_again_only_if_there_is_some(self, prompt):
         prompt.ask("add_server s3")
         assert prompt.wait("#1 has failed:").count("s3 catches up") == 1
+        assert not prompt.console._screen.terminalProtocol.conversation._looking.running
 
     def test_output_goes_above_the_line_that_is_being_typed(self, prompt):
         prompt.ask("add_server s2")
