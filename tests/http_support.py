@@ -63,7 +63,10 @@ class Admin:
     ) -> None:
         self.cluster = cluster
         self.operations = Operations(
-            node, lambda server_id: succeed("reachable"), read_server_id=read_name, seconds=cluster.clock.seconds
+            node,
+            lambda server_id, address: succeed("reachable"),
+            read_server_id=read_name,
+            seconds=cluster.clock.seconds,
         )
         self.resource = make_resource(self.operations, Gate(frozenset(names), token))
         self.site = AdminSite(self.resource, cluster.clock)

@@ -213,7 +213,7 @@ class QuestionTests(ClientTestCase):
 
         self.servers.handlers = {A: follower_of(B), B: plans}
         self.result(self.client(A).plan(add=["c"], learners=["d"], replace={"e": "f"}))
-        meant = {"add": ["c"], "remove": [], "learners": ["d"], "replace": {"e": "f"}}
+        meant = {"add": ["c"], "remove": [], "learners": ["d"], "replace": {"e": "f"}, "move": {}}
         self.assertEqual(bodies, [("/v1/members/plan", meant)])
 
 

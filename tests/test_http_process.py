@@ -111,6 +111,29 @@ def test_three_servers_are_added_handed_over_and_removed_by_plain_http(tmp_path,
     assert len(b.status()["members"]) == 2
 
 
+def test_a_server_that_has_moved_is_reached_where_it_is_now(tmp_path, stack):
+    """M19: with the id and the data that it had."""
+    a = Admin.make(tmp_path, is_first=True)
+    b, c = Admin.make(tmp_path), Admin.make(tmp_path)
+    start_all(stack, a, b, c)
+    assert a.post("/v1/members/add", {"servers": [b.id, c.id]}).code == 200
+    assert b.process is not None
+    terminate(b.process)
+    conf = b.directory / "raft.conf"
+    conf.write_text(conf.read_text() + "rpc_bind_ip=127.0.0.2\n")
+    b.start(stack)
+    moved_to = f"127.0.0.2:{b.rpc_port}"
+    wait_until(lambda: b.status()["role"] in ("follower", "pre-candidate"), "it is there again")
+    plan = a.post("/v1/members/plan", {"move": {b.id: moved_to}}).json
+    assert plan["servers"] == [{"server_id": b.id, "is_reachable": True, "detail": "reachable"}]
+    answer = a.post("/v1/members/move", {"servers": {b.id: moved_to}})
+    assert {member["server_id"]: member["address"] for member in answer.json["members"]}[b.id] == moved_to
+    assert a.ask("POST", "/append_log_entry?content=x").text.startswith("OK ")
+    goal = a.status()["last_index"]
+    wait_until(lambda: b.status()["last_index"] >= goal, "it has what was written since")
+    assert b.status()["leader_id"] == a.id
+
+
 def test_a_change_that_is_under_way_at_the_end_is_answered_before_it(tmp_path, stack):
     """T13: SIGTERM while a request is held open."""
     a = Admin.make(tmp_path, is_first=True)

@@ -24,7 +24,15 @@ A, B = "a:29998", "b:29998"
 
 def member(server_id: str, role: str = "voter", link: str = "connected", **facts: Any) -> dict[str, Any]:
     """One server, as `/v1/members` of the leader has it."""
-    plain = {"client_address": "", "admin_address": "", "match_index": 7, "lag": 0, "silent_s": 0.0, "is_leader": False}
+    plain = {
+        "address": server_id,
+        "client_address": "",
+        "admin_address": "",
+        "match_index": 7,
+        "lag": 0,
+        "silent_s": 0.0,
+        "is_leader": False,
+    }
     return {"server_id": server_id, "role": role, "link": link, **plain, **facts}
 
 

@@ -20,8 +20,8 @@ from txraft.testing.cluster import Cluster
 
 
 def operations(cluster: Cluster, node: RaftNode, reachable: tuple[str, ...] = ()) -> Operations:
-    def probe(server_id: str) -> Deferred[str]:
-        return succeed("reachable" if server_id in reachable else "cannot connect: nobody there")
+    def probe(server_id: str, address: str) -> Deferred[str]:
+        return succeed("reachable" if address in reachable else "cannot connect: nobody there")
 
     return Operations(node, probe, read_server_id=read_name, seconds=cluster.clock.seconds)
 
@@ -247,3 +247,22 @@ def test_the_original_words_are_its_own():
     words = {"NOT_LEADER", "EMPTY_SERVER", "IN_CFG", "NOT_IN_CFG", "INVALID_SERVER", "LIMIT", "TIMEOUT", "ERROR"}
     assert {kind.original for kind in KINDS.values()} <= words
     assert isinstance(KINDS[problems.NotFound], Kind)
+
+
+def test_a_member_that_moves_is_what_it_was_and_is_reached_elsewhere():
+    """M19."""
+    cluster, leader = started(size=3, passive=1)
+    outcome(cluster, leader.change(learners=["s4"]))
+    plan = outcome(cluster, leader.plan(move={"s4": "elsewhere"}))
+    assert plan["servers"] == [
+        {"server_id": "s4", "is_reachable": False, "detail": "cannot connect: nobody there"},
+    ]
+    assert (plan["refusal"], plan["before"]) == (None, plan["after"])
+    assert outcome(cluster, leader.plan(move={"s4": "s4"}))["servers"] == [], "it is there already"
+    before = leader.members()
+    answer = outcome(cluster, leader.change(move={"s4": "elsewhere"}))
+    moved = {member["server_id"]: (member["role"], member["address"]) for member in answer["members"]}
+    assert moved["s4"] == ("learner", "elsewhere")
+    assert [member["role"] for member in answer["members"]] == [member["role"] for member in before]
+    refused = outcome(cluster, leader.change(move={"s9": "elsewhere"}))
+    assert isinstance(refused, ChangeRefused)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from memory_links import Network, Server, log_lines
+from memory_links import Network, Server, log_lines, vote
 
 from txraft.net.dialling import CONNECT_S
 from txraft.net.links import HANDSHAKE_S
 
 
-def probed(network: Network, asker: Server, server_id: str, seconds: float = 0) -> str:
+def probed(network: Network, asker: Server, server_id: str, seconds: float = 0, address: str = "") -> str:
     found: list[str] = []
-    asker.transport.probe(server_id).addCallback(found.append)
+    asker.transport.probe(server_id, address or server_id).addCallback(found.append)
     network.run()
     if seconds:
         assert not found
@@ -60,7 +60,7 @@ def test_who_takes_the_connection_and_says_nothing_is_given_up():
     asker = Server(network, "s1", "s1")
     Server(network, "s2", cluster_id="")
     found: list[str] = []
-    asker.transport.probe("s2").addCallback(found.append)
+    asker.transport.probe("s2", "s2").addCallback(found.append)
     waiting, network.waiting = network.waiting, []
     for attempt in waiting:
         network.complete(*attempt)
@@ -86,3 +86,16 @@ def test_a_probe_is_no_news_for_the_log_of_who_asks():
     with log_lines() as lines:
         probed(network, asker, "s2")
     assert lines == []
+
+
+def test_a_peer_that_moves_is_looked_for_where_it_will_be():
+    network = Network()
+    asker, mover = Server(network, "s1", "s1 s2"), Server(network, "s2", "s1 s2")
+    network.run()
+    assert probed(network, asker, "s2", address="elsewhere").startswith("cannot connect")
+    network.listening["elsewhere"] = network.listening["s2"]
+    assert probed(network, asker, "s2", address="elsewhere") == "reachable"
+    network.advance(2)
+    mover.send("s1", vote(3))
+    network.run()
+    assert asker.terms() == [3], "the links are there, or there again"

@@ -25,6 +25,7 @@ class Asked:
     remove: tuple[str, ...] = ()
     learners: tuple[str, ...] = ()
     replace: Mapping[str, str] = attrs.field(factory=dict)
+    move: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +66,7 @@ def add_arguments_of_move(parser: argparse.ArgumentParser) -> None:
         metavar="SERVER ADDRESS",
         help="pairs of a member and where it is now, host[:rpc-port]; the member's raft.conf says server_id=SERVER",
     )
-    operating.add_arguments(parser)
+    _add_common(parser)
 
 
 def add_arguments_of_transfer(parser: argparse.ArgumentParser) -> None:
@@ -79,14 +80,14 @@ def _add_servers(parser: argparse.ArgumentParser) -> None:
 
 
 class _Pairs(argparse.Action):
-    """An even number of servers, none of which is replaced twice."""
+    """Pairs of servers, or of a server and an address; none stands in the first place twice."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         if len(values) % 2:
-            parser.error(f"expected pairs of an old and a new server; {values[-1]} has no other")
+            parser.error(f"expected pairs of an old and a new one; {values[-1]} has no other")
         pairs = dict(zip(values[::2], values[1::2], strict=True))
         if len(pairs) * 2 < len(values):
-            parser.error("a server cannot be replaced twice")
+            parser.error("no server can be named twice")
         setattr(namespace, self.dest, pairs)
 
 
@@ -110,7 +111,7 @@ def replace(options: argparse.Namespace) -> int:
 
 def move(options: argparse.Namespace) -> int:
     """Say where members are that have moved with their data."""
-    return operating.run(options, lambda client, screen: change(client, screen, client.move(options.servers)))
+    return _run(options, Asked(move=options.servers), lambda client: client.move(options.servers))
 
 
 def transfer(options: argparse.Namespace) -> int:
@@ -140,7 +141,7 @@ async def change(client: AdminClient, screen: Screen, answer: Deferred[Answer]) 
 
 async def plan_change(client: AdminClient, screen: Screen, asked: Asked) -> int:
     """Show what a change would lead to. The exit status is 0 if it could be made now."""
-    answer = await client.plan(asked.add, asked.remove, asked.learners, asked.replace)
+    answer = await client.plan(asked.add, asked.remove, asked.learners, asked.replace, asked.move)
     screen.answer(answer, tables.plan(answer))
     return 1 if answer["refusal"] or not all(server["is_reachable"] for server in answer["servers"]) else 0
 

@@ -82,9 +82,11 @@ class AdminClient:
         remove: Iterable[str] = (),
         learners: Iterable[str] = (),
         replace: Mapping[str, str] | None = None,
+        move: Mapping[str, str] | None = None,
     ) -> Deferred[Answer]:
         """What a change would lead to; see `Operations.plan`."""
         body = {"add": [*add], "remove": [*remove], "learners": [*learners], "replace": dict(replace or {})}
+        body["move"] = dict(move or {})
         return Deferred.fromCoroutine(self._at_leader("/v1/members/plan", body))
 
     # -- changing

@@ -36,6 +36,12 @@ _REPLACED = {
     "description": "old server -> the new one that takes its place, as a voter or learner like it",
 }
 
+_MOVED = {
+    "type": "object",
+    "additionalProperties": _SERVER,
+    "description": "server, by its id -> host:port at which the others reach it from now on",
+}
+
 _MEMBER = schema_of(MemberStatus)
 _MEMBER = closed_object({**_MEMBER["properties"], "is_leader": {"type": "boolean"}})
 _MEMBERS = {"type": "array", "items": {"$ref": "#/components/schemas/Member"}}
@@ -208,11 +214,10 @@ ROUTES = (
         "POST",
         "/v1/members/move",
         "move",
-        "Say where members are that have moved with their data: new addresses, by server id. They stay what they are."
-        + _CHANGE,
+        "Say where members are that have moved with their data. They stay what they are." + _CHANGE,
         "Members",
         lambda ops, body: ops.move(body["servers"]),
-        body=closed_object({"servers": _REPLACED}),
+        body=closed_object({"servers": _MOVED}),
     ),
     Route(
         "POST",
@@ -223,7 +228,13 @@ ROUTES = (
         lambda ops, body: ops.plan(**body),
         body={
             "type": "object",
-            "properties": {"add": _SERVERS, "remove": _SERVERS, "learners": _SERVERS, "replace": _REPLACED},
+            "properties": {
+                "add": _SERVERS,
+                "remove": _SERVERS,
+                "learners": _SERVERS,
+                "replace": _REPLACED,
+                "move": _MOVED,
+            },
             "additionalProperties": False,
         },
     ),

@@ -23,6 +23,7 @@ PATHS = ("/", "/stat")
 _COLUMNS = (
     ("server", "server_id"),
     ("role", "role"),
+    ("reached at", "address"),
     ("link", "link"),
     ("clients", "client_address"),
     ("match index", "match_index"),

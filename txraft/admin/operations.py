@@ -34,7 +34,7 @@ MAX_PAYLOAD_BYTES = 4096
 """So much of one entry is shown."""
 
 
-def _cannot_probe(server_id: str) -> Deferred[str]:
+def _cannot_probe(server_id: str, address: str) -> Deferred[str]:
     return succeed("not tried: this server has no way to")
 
 
@@ -44,13 +44,13 @@ class Operations:
     def __init__(
         self,
         node: RaftNode,
-        probe: Callable[[str], Deferred[str]] = _cannot_probe,
+        probe: Callable[[str, str], Deferred[str]] = _cannot_probe,
         read_server_id: Callable[[str], str] | None = None,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        @param probe: fires with "reachable" for a server id if a server answers there that can be added; else with why
-            not, in a few words. Never fails.
+        @param probe: fires with "reachable" for a server id and an address if that server answers there, and can be
+            talked to; else with why not, in a few words. Never fails.
         @param read_server_id: makes a server id of what an operator writes, or raises `ValueError`. If None, an id is
             host:port, and a host alone has the port of this server's id.
         """
@@ -140,14 +140,16 @@ class Operations:
         remove: Iterable[str] = (),
         learners: Iterable[str] = (),
         replace: Mapping[str, str] | None = None,
+        move: Mapping[str, str] | None = None,
     ) -> Deferred[Answer]:
         """
-        Make the servers `add` voters, `learners` learners, `remove` no members; put new ones in the place of old ones.
+        Make the servers `add` voters, `learners` learners, `remove` no members; put new ones in the place of old ones;
+        or `move` members, as `move` does.
 
         Servers are host:port, or a host alone if its port is the one of this server. Fires with `members` once it is
         committed; fails as `RaftNode.change_membership`, or with `BadRequest`.
         """
-        change = maybeDeferred(self._read_change, add, remove, learners, replace or {})
+        change = maybeDeferred(self._read_change, add, remove, learners, replace or {}, move or {})
         return change.addCallback(self.node.change_membership).addCallback(self._changed)
 
     def move(self, servers: Mapping[str, str]) -> Deferred[Answer]:
@@ -155,8 +157,7 @@ class Operations:
         Say where members are that have moved with their data: addresses, host:port, by server id. They stay what they
         are. Fires and fails as `change`.
         """
-        change = maybeDeferred(self._read_move, servers)
-        return change.addCallback(self.node.change_membership).addCallback(self._changed)
+        return self.change(move=servers)
 
     def transfer(self, server_id: str) -> Deferred[Answer]:
         """Let another voter lead; fires with `members` once it does. Fails as `RaftNode.transfer_leadership`."""
@@ -181,18 +182,20 @@ class Operations:
         remove: Iterable[str] = (),
         learners: Iterable[str] = (),
         replace: Mapping[str, str] | None = None,
+        move: Mapping[str, str] | None = None,
     ) -> Deferred[Answer]:
         """
         What `change` would lead to; changes nothing. Fires with
 
         - `before` and `after`: `voters`, `learners`, `quorum`, and how many `failures_survived`;
-        - `servers`: those who are no members yet, with `server_id`, `is_reachable` from here, and in `detail` why not;
+        - `servers`: those who are no members yet, or move, with `server_id`, `is_reachable` from here, and in `detail`
+          why not;
         - `refusal`: why the change would be refused now, or None;
         - `notes`: what to think of before doing it, a sentence each.
 
         Fails with `NotLeader` elsewhere than at the leader, or with `BadRequest`.
         """
-        change = maybeDeferred(self._read_change, add, remove, learners, replace or {})
+        change = maybeDeferred(self._read_change, add, remove, learners, replace or {}, move or {})
         return change.addCallback(self._plan)
 
     # -- inside
@@ -208,7 +211,7 @@ class Operations:
         plan = plan_change(role, change)
 
         def answer(found: list[str]) -> Answer:
-            details = dict(zip(plan.newcomers, found, strict=True))
+            details = dict(zip(plan.unproven, found, strict=True))
             return {
                 "before": attrs.asdict(plan.before),
                 "after": attrs.asdict(plan.after),
@@ -220,7 +223,7 @@ class Operations:
                 "notes": _notes(plan, self._absent() | {who for who in details if details[who] != "reachable"}),
             }
 
-        return gatherResults([self._probe(server_id) for server_id in plan.newcomers]).addCallback(answer)
+        return gatherResults([self._probe(*unproven) for unproven in plan.unproven.items()]).addCallback(answer)
 
     def _absent(self) -> set[str]:
         """The members with which there is no connection."""
@@ -228,17 +231,20 @@ class Operations:
         return {member.server_id for member in self.node.status().members if member.link not in links}
 
     def _read_change(
-        self, add: Iterable[str], remove: Iterable[str], learners: Iterable[str], replace: Mapping[str, str]
+        self,
+        add: Iterable[str],
+        remove: Iterable[str],
+        learners: Iterable[str],
+        replace: Mapping[str, str],
+        move: Mapping[str, str],
     ) -> Change:
         voters, removed, learning = ([self.server_id(text) for text in texts] for texts in (add, remove, learners))
         for old_text, new_text in replace.items():
             old, new = self.server_id(old_text), self.server_id(new_text)
             (learning if self._place_of(old, new) == "learner" else voters).append(new)
             removed.append(old)
-        return Change(tuple(voters), tuple(learning), tuple(removed))
-
-    def _read_move(self, servers: Mapping[str, str]) -> Change:
-        return Change(addresses={self.server_id(old): self.server_id(new) for old, new in servers.items()})
+        moved = {self.server_id(server): self.server_id(address) for server, address in move.items()}
+        return Change(tuple(voters), tuple(learning), tuple(removed), moved)
 
     def _place_of(self, old: str, new: str) -> str:
         """What `new` becomes if it replaces `old`. Only the leader is sure of it, and nobody else decides."""

@@ -165,13 +165,13 @@ class PeerTransport:
         peer = self._peers.get(server_id)
         return "not a peer" if peer is None else peer.status
 
-    def probe(self, server_id: str) -> Deferred[str]:
-        """Whether a server answers there that this one could talk to: "reachable", or why not. Never fails."""
+    def probe(self, server_id: str, address: str) -> Deferred[str]:
+        """Whether that server answers there, and this one could talk to it: "reachable", or why not. Never fails."""
         peer = self._peers.get(server_id)
-        if peer is not None:
+        if peer is not None and peer.address == address:
             # Another connection of ours would take the place of the link.
             return succeed("reachable" if peer.status == "connected" else peer.status)
-        return probe(server_id, self._reactor, self._client_endpoint, self._registry)
+        return probe(server_id, address, self._reactor, self._client_endpoint, self._registry)
 
     def dropped_messages(self, server_id: str) -> int:
         """How many messages to that peer were dropped because they were too large or its link was full."""

@@ -19,12 +19,16 @@ REACHABLE = "reachable"
 
 
 def probe(
-    server_id: str, reactor: Any, client_endpoint: Callable[[str], IStreamClientEndpoint], registry: Registry
+    server_id: str,
+    address: str,
+    reactor: Any,
+    client_endpoint: Callable[[str], IStreamClientEndpoint],
+    registry: Registry,
 ) -> Deferred[str]:
     """Fires with "reachable", or with why not, in a few words. Never fails, and takes some seconds at most."""
     verdict: Deferred[str] = Deferred()
     attempt: Deferred[Any] = maybeDeferred(
-        lambda: client_endpoint(server_id).connect(_Prober(lambda: _Probe(reactor, registry, server_id, verdict)))
+        lambda: client_endpoint(address).connect(_Prober(lambda: _Probe(reactor, registry, server_id, verdict)))
     )
     attempt.addTimeout(CONNECT_S, reactor, give_up)
 

@@ -25,12 +25,13 @@ class ChangePlan:
     """
     `before` and `after` a change; the same if all that is asked is so already, or if it is refused.
 
-    `newcomers` are no members yet; `refusal` says why the change would be refused now, and is empty if it would not.
+    `unproven` are those who are no members yet, and those who would be reached elsewhere: by server id, the address.
+    `refusal` says why the change would be refused now, and is empty if it would not.
     """
 
     before: Constitution
     after: Constitution
-    newcomers: tuple[str, ...]
+    unproven: dict[str, str]
     refusal: str
 
 
@@ -43,8 +44,14 @@ def plan_change(leader: Leader, change: Change) -> ChangePlan:
     except core_change.ChangeRefused as error:
         step, why = None, str(refusal(error))
     after = before if step is None else constitution(step.wanted_voters, step.wanted_learners)
-    newcomers = sorted({*change.voters, *change.learners} - {*membership.members})
-    return ChangePlan(before, after, tuple(newcomers), why)
+    wanted = {server_id: server_id for server_id in (*change.voters, *change.learners)} | dict(change.addresses)
+    unproven = {
+        server_id: address
+        for server_id, address in sorted(wanted.items())
+        if server_id not in membership.members
+        or change.addresses.get(server_id) not in (None, membership.address(server_id))
+    }
+    return ChangePlan(before, after, unproven, why)
 
 
 def constitution(voters: tuple[str, ...], learners: tuple[str, ...]) -> Constitution:

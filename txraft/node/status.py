@@ -120,19 +120,26 @@ def _role(node: RaftNode, raft: Raft) -> str:
 
 
 def _member(node: RaftNode, raft: Raft, transport: ITransport, server_id: str) -> MemberStatus:
-    kind, address = _kind(raft.membership, server_id), raft.membership.address(server_id)
-    if server_id == raft.server_id:
-        own = node.addresses
-        return MemberStatus(
-            server_id, address, kind, "this server", own.client, own.admin, raft.log.durable_index, 0, 0.0
-        )
-    link, its = transport.link_status(server_id), transport.addresses(server_id)
-    if not isinstance(raft.role, Leader):
-        return MemberStatus(server_id, address, kind, link, its.client, its.admin, None, None, None)
-    progress = raft.role.progress[server_id]
-    lag = raft.log.last_index - progress.match_index
-    silent_s = progress.silent_ticks * node.settings.tick_s
-    return MemberStatus(server_id, address, kind, link, its.client, its.admin, progress.match_index, lag, silent_s)
+    is_own = server_id == raft.server_id
+    served = node.addresses if is_own else transport.addresses(server_id)
+    match_index, lag, silent_s = None, None, None
+    if is_own:
+        match_index, lag, silent_s = raft.log.durable_index, 0, 0.0
+    elif isinstance(raft.role, Leader):
+        progress = raft.role.progress[server_id]
+        match_index, lag = progress.match_index, raft.log.last_index - progress.match_index
+        silent_s = progress.silent_ticks * node.settings.tick_s
+    return MemberStatus(
+        server_id=server_id,
+        address=raft.membership.address(server_id),
+        role=_kind(raft.membership, server_id),
+        link="this server" if is_own else transport.link_status(server_id),
+        client_address=served.client,
+        admin_address=served.admin,
+        match_index=match_index,
+        lag=lag,
+        silent_s=silent_s,
+    )
 
 
 def _catching_up(raft: Raft, leader: Leader) -> list[CatchingUp]:

@@ -16,6 +16,9 @@ from txraft.admin.problems import BadRequest
 
 Lines = list[str]
 
+_SERVERS = "A server is host:port, or a host alone if its port is the one of this server. Only the leader does it."
+_WAIT = "The prompt comes back at once; the result is shown when there is one, even if other things are typed."
+
 
 @attrs.frozen
 class Verb:
@@ -57,10 +60,6 @@ class Verbs:
         self._verbs = {verb.name: verb for verb in self._table()}
 
     def _table(self) -> tuple[Verb, ...]:
-        servers = (
-            "A server is host:port, or a host alone if its port is the one of this server. Only the leader does it."
-        )
-        wait = "The prompt comes back at once; the result is shown when there is one, even if other things are typed."
         return (
             Verb("help", "help(verb)", "what can be typed here; of a verb: more about it", "", self._help),
             Verb("status", "status()", "what this server is doing", "", self._status),
@@ -77,32 +76,39 @@ class Verbs:
                 "add_server",
                 'add_server("host:port", ...)',
                 "make servers voters; each catches up first",
-                f"{servers} {wait}",
+                f"{_SERVERS} {_WAIT}",
                 self._add,
             ),
             Verb(
                 "add_learner",
                 'add_learner("host:port", ...)',
                 "make servers learners: they get the log and have no vote",
-                f"{servers} {wait}",
+                f"{_SERVERS} {_WAIT}",
                 self._add_learner,
             ),
-            Verb("remove_server", 'remove_server("host:port", ...)', "make servers no members", servers, self._remove),
+            Verb("remove_server", 'remove_server("host:port", ...)', "make servers no members", _SERVERS, self._remove),
             Verb(
                 "replace_server",
                 'replace_server("old:port", "new:port")',
                 "put one server in another's place, in one change",
-                f"The old one may be dead. {servers} {wait}",
+                f"The old one may be dead. {_SERVERS} {_WAIT}",
                 self._replace,
             ),
             Verb(
                 "snapshot",
                 "snapshot()",
                 "take a snapshot of this server's state now",
-                f"Servers do so by themselves when the log is long; see snapshot_log_bytes in raft.conf. {wait}",
+                f"Servers do so by themselves when the log is long; see snapshot_log_bytes in raft.conf. {_WAIT}",
                 self._snapshot,
             ),
-            Verb("transfer", 'transfer("host:port")', "let another voter lead", f"{servers} {wait}", self._transfer),
+            Verb(
+                "move_server",
+                'move_server("host:port", "new:port")',
+                "say where the others reach a server from now on",
+                f"It keeps its name, and is what it was. {_SERVERS}",
+                self._move,
+            ),
+            Verb("transfer", 'transfer("host:port")', "let another voter lead", f"{_SERVERS} {_WAIT}", self._transfer),
         )
 
     def names(self) -> list[str]:
@@ -167,6 +173,9 @@ class Verbs:
         return self.operations.snapshot().addCallback(
             lambda taken: [f"Everything up to entry {taken['last_index']:,} is in it: {taken['bytes']:,} bytes."]
         )
+
+    def _move(self, server: str, address: str) -> Deferred[Lines]:
+        return self.operations.move({server: address}).addCallback(_after)
 
     def _transfer(self, server: str) -> Deferred[Lines]:
         return self.operations.transfer(server).addCallback(_after)
