@@ -257,3 +257,27 @@ def test_a_passive_server_goes_on_with_the_next_leader():
     new = cluster.elect()
     assert decided(cluster, new, Change(voters=("s4",))).voters == ("s1", "s2", "s3", "s4")
     assert not asked
+
+
+def test_a_leader_that_has_just_been_elected_is_asked_once_and_begins_when_it_can():
+    """M01: who hands over and then asks the next leader need not ask twice."""
+    cluster = Cluster(seed=14)
+    cluster.start()
+    assert cluster.run_until(lambda: cluster.leader() is not None, 10)
+    leader = cluster.leader()
+    assert leader.raft.log.term(leader.raft.commit_index) != leader.raft.term
+    other = next(server_id for server_id in cluster.ids if cluster.node(server_id) is not leader)
+    assert other not in decided(cluster, leader, Change(removed=(other,))).voters
+
+
+def test_who_waits_for_a_leader_that_commits_nothing_is_told_that_it_leads_no_more():
+    cluster = Cluster(seed=14)
+    cluster.start()
+    assert cluster.run_until(lambda: cluster.leader() is not None, 10)
+    leader = cluster.leader()
+    for other in cluster.ids:
+        if cluster.node(other) is not leader:
+            cluster.crash(other)
+    index = leader.raft.log.last_index
+    assert isinstance(decided(cluster, leader, Change(removed=("s1",))), NotLeader)
+    assert leader.raft.log.last_index == index

@@ -23,6 +23,10 @@ class ChangeUnderWay(ChangeRefused):
     """Not now: something else must end first."""
 
 
+class TooEarly(ChangeUnderWay):
+    """Not yet, but soon: what a leader begins with, or what the last change has left, must be committed first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from txraft.core import change as changes
 from txraft.core import cluster_id
-from txraft.core.change import Change, ChangeRefused, ChangeUnderWay
+from txraft.core.change import Change, ChangeRefused, ChangeUnderWay, TooEarly
 from txraft.core.membership import Membership
 from txraft.core.messages import TimeoutNow
 from txraft.core.progress import Progress, ReplicationState
@@ -106,11 +106,11 @@ class Reconfiguration:
         if raft.log.term(raft.commit_index) != raft.term:
             # Two changes of two leaders might have no server in common: Ongaro, "bug in single-server membership
             # changes", 2015. What is committed of this term is behind every change that was made before it.
-            raise ChangeUnderWay("this leader has not committed anything yet; ask again")
+            raise TooEarly("this leader has not committed anything yet; ask again")
         if self.hand_over_to is not None:
             raise ChangeUnderWay(f"the leadership is being handed over to {self.hand_over_to}")
         if raft.memberships.at(raft.commit_index).roles != raft.membership.roles and not raft.membership.is_changing:
-            raise ChangeUnderWay("the last change of the membership is not committed yet")
+            raise TooEarly("the last change of the membership is not committed yet")
         return changes.begin(raft.membership, change)
 
     def _append(self, membership: Membership) -> None:

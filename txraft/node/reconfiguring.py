@@ -12,7 +12,7 @@ from txraft.core.change import Change
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership
 from txraft.core.raft import Raft
-from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, OutcomeUnknown
+from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, NotLeader, OutcomeUnknown
 
 Verdict = Callable[[Raft], Membership | Exception | None]
 """What has become of it: a result, a failure, or None as long as nobody knows."""
@@ -31,7 +31,24 @@ class Reconfiguring:
         self._waiters: list[_Waiter] = []
 
     def change(self, raft: Raft, leader: Leader, change: Change) -> Deferred[Membership]:
-        """Ask a leader for a change, and wait until it is decided."""
+        """Ask a leader for a change, and wait until it is decided; first, if it must be, until it can be begun."""
+
+        def can_begin(raft: Raft) -> Membership | Exception | None:
+            if raft.role is not leader:
+                return NotLeader(raft.leader_id)
+            try:
+                leader.reconfiguration.first_step(change)
+            except core_change.TooEarly:
+                return None
+            except core_change.ChangeRefused as error:
+                return refusal(error)
+            return raft.membership
+
+        if can_begin(raft) is None:
+            return self._wait(can_begin).addCallback(lambda _: self._change(raft, leader, change))
+        return self._change(raft, leader, change)
+
+    def _change(self, raft: Raft, leader: Leader, change: Change) -> Deferred[Membership]:
         try:
             leader.reconfiguration.begin(change)
         except core_change.ChangeRefused as error:
