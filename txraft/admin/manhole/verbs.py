@@ -57,9 +57,9 @@ class Verbs:
 
     def __init__(self, operations: Operations) -> None:
         self.operations = operations
-        self._verbs = {verb.name: verb for verb in self._table()}
+        self._verbs = {verb.name: verb for verb in (*self._looking(), *self._changing())}
 
-    def _table(self) -> tuple[Verb, ...]:
+    def _looking(self) -> tuple[Verb, ...]:
         return (
             Verb("help", "help(verb)", "what can be typed here; of a verb: more about it", "", self._help),
             Verb("status", "status()", "what this server is doing", "", self._status),
@@ -72,6 +72,10 @@ class Verbs:
                 "From index `first` on, 20 without a `count`; the last ones without a `first`, or if it is 0.",
                 self._log,
             ),
+        )
+
+    def _changing(self) -> tuple[Verb, ...]:
+        return (
             Verb(
                 "add_server",
                 'add_server("host:port", ...)',
