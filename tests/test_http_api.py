@@ -109,6 +109,15 @@ def test_a_plan_changes_nothing():
     assert admin.ask("GET", "/v1/status").json["last_index"] == before
 
 
+def test_a_snapshot_is_taken_where_it_is_asked_for():
+    cluster, leader = started()
+    assert Admin(cluster, leader.operations.node).post("/v1/snapshot", {"first": 1}).code == 400
+    cluster.run(1)
+    for admin in (leader, follower_of(cluster, leader)):
+        answer = admin.post("/v1/snapshot", {})
+        assert (answer.code, answer.json["last_index"]) == (200, admin.operations.node.raft.applied_index)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "why"),
     [

@@ -108,6 +108,7 @@ SCHEMAS: dict[str, Schema] = {
             "notes": _TEXTS,
         }
     ),
+    "Snapshot": closed_object({"last_index": _INDEX, "bytes": _INDEX}),
     "Error": closed_object({"error": _ERROR}),
     "Document": {"type": "object"},
 }
@@ -246,6 +247,15 @@ ROUTES = (
         "Members",
         lambda ops, body: ops.transfer(body["server"]),
         body=closed_object({"server": _SERVER}),
+    ),
+    Route(
+        "POST",
+        "/v1/snapshot",
+        "snapshot",
+        "Take a snapshot of this server's state now. Answers once it is on disk, with the last entry that it holds.",
+        "Snapshot",
+        lambda ops, _: ops.snapshot(),
+        body=closed_object({}),
     ),
 )
 """The API."""
