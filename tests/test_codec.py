@@ -148,7 +148,7 @@ def test_a_received_run_is_passed_on_as_the_bytes_it_came_in():
     data = run_bytes() + b"\x7a\x01z"
     run = codec.decode_message(append(data)).entries.runs[0]
     assert run.encoded == data
-    assert codec.decode_record(codec.encode_record([run]))[0].encoded == data
+    assert codec.decode_record(codec.encode_record([run]))[0][0].encoded == data
 
 
 def test_a_split_run_is_encoded_anew():
@@ -164,7 +164,7 @@ def test_hello_comes_back_as_it_was():
 
 
 def test_record_comes_back_as_it_was():
-    assert codec.decode_record(codec.encode_record([RUN_A, RUN_B])) == [RUN_A, RUN_B]
+    assert codec.decode_record(codec.encode_record([RUN_A, RUN_B], 7)) == ([RUN_A, RUN_B], 7)
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xff", b"\x0a\x01\x00"])

@@ -7,6 +7,7 @@ import errno
 import io
 import random
 
+import attrs
 import pytest
 from core_text import membership
 from storage_cases import Server, entries, run
@@ -62,6 +63,12 @@ def test_what_the_log_itself_proves_to_be_committed(memberships, committed):
     runs = [configuration(index, membership(text)) for index, text in enumerate(memberships, 1)]
     remains = remains_of(found(*runs, run(len(runs) + 1, "ab")))
     assert (remains.committed_index, remains.last_index) == (committed, len(runs) + 2)
+
+
+def test_what_the_server_knew_to_be_committed_counts_as_far_as_it_is_there():
+    log = [configuration(1, OLD), run(2, "abc")]
+    for known, expected in ((0, 0), (3, 3), (9, 4)):
+        assert remains_of(attrs.evolve(found(*log), commit_index=known)).committed_index == expected
 
 
 def test_what_a_snapshot_holds_is_committed_and_its_membership_counts():

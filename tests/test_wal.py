@@ -272,7 +272,7 @@ def test_format_1_is_read_as_it_was_first_written():
     header = SegmentHeader.decode(GOLDEN_HEADER)
     assert header == SegmentHeader(0x1122334455667788, 2, 7, 0xAABBCCDD)
     data = GOLDEN_HEADER + GOLDEN_RECORD + GOLDEN_SEAL
-    assert codec.decode_record(decoded(data, 512, header)) == [run(7, [b"a", bytes(70)], term=3)]
+    assert codec.decode_record(decoded(data, 512, header)) == ([run(7, [b"a", bytes(70)], term=3)], 0)
     assert layout.decode_record_header(header, data, 512 + len(GOLDEN_RECORD)).is_seal
 
 

@@ -290,14 +290,18 @@ def decode_snapshot_frame(payload: Payload) -> SnapshotFrame:
     raise ProtocolError("no frame of a snapshot, or one of a later version")
 
 
-def encode_record(runs: Sequence[EntryRun]) -> bytes:
+def encode_record(runs: Sequence[EntryRun], commit_index: int = 0) -> bytes:
     """What one flush writes to the log: one or more runs."""
-    return raft_pb2.LogRecord(runs=[encode_run(run) for run in runs]).SerializeToString()
+    return raft_pb2.LogRecord(runs=[encode_run(run) for run in runs], commit_index=commit_index).SerializeToString()
 
 
-def decode_record(payload: Payload) -> list[EntryRun]:
-    """The runs of a log record, at least one. Whether they fit behind the log before them is for the caller to say."""
-    return [decode_run(data) for data in _parse(raft_pb2.LogRecord, payload).runs]
+def decode_record(payload: Payload) -> tuple[list[EntryRun], int]:
+    """
+    The runs of a log record, at least one, and the commit index that was known then. Whether they fit behind the log
+    before them is for the caller to say.
+    """
+    parsed = _parse(raft_pb2.LogRecord, payload)
+    return [decode_run(data) for data in parsed.runs], parsed.commit_index
 
 
 def encode_state(identity: Identity, hard_state: HardState) -> bytes:

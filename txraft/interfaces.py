@@ -144,9 +144,9 @@ class Recovered:
     """
     What was found on disk; nothing but an identity in a new data directory.
 
-    `runs` have no gap and start at `base_index + 1`; `base_term` is the term of the entry at `base_index`. That one is
-    at `snapshot.meta.last_index` or before it (some of what the snapshot holds is kept for slow followers), and the
-    log agrees with the snapshot. Without a snapshot both are 0.
+    `runs` have no gap and start at `base_index + 1`; `base_term` is the term of the entry at `base_index`, which is at
+    `snapshot.meta.last_index` or before it (some is kept for slow followers): the log agrees with the snapshot.
+    Without one both are 0. What is behind `commit_index` may be committed, too.
     """
 
     identity: Identity
@@ -155,6 +155,7 @@ class Recovered:
     snapshot: Snapshot | None = None
     base_index: int = 0
     base_term: int = 0
+    commit_index: int = 0
 
 
 @attrs.frozen
@@ -184,13 +185,12 @@ class ILogStore(Interface):
         @raise txraft.errors.StorageError: it is locked, damaged, unwritable, or another server's.
         """
 
-    def write(hard_state: HardState | None, runs: Sequence[EntryRun]) -> Deferred[None]:
+    def write(hard_state: HardState | None, runs: Sequence[EntryRun], commit_index: int = 0) -> Deferred[None]:
         """
         Make durable, first `hard_state` unless None, then `runs` in one write and one sync.
 
         A run that starts at or below the last index written replaces the log from there on. Called on the reactor's
         thread, never while an earlier write is outstanding; encodes a run there if nobody has.
-
         @return: a Deferred of None, or of a `StorageError` after which the store must not be used.
         """
 

@@ -216,10 +216,12 @@ class SnapshotEnd(_message.Message):
     def __init__(self, refusal: _Optional[str] = ...) -> None: ...
 
 class LogRecord(_message.Message):
-    __slots__ = ("runs",)
+    __slots__ = ("runs", "commit_index")
     RUNS_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_INDEX_FIELD_NUMBER: _ClassVar[int]
     runs: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, runs: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    commit_index: int
+    def __init__(self, runs: _Optional[_Iterable[bytes]] = ..., commit_index: _Optional[int] = ...) -> None: ...
 
 class State(_message.Message):
     __slots__ = ("term", "voted_for", "cluster_id", "server_id", "incarnation")

@@ -30,8 +30,8 @@ class Remains:
     """
     What a server's disk holds. `committed_index` is known to be committed, whatever else is.
 
-    Which entries are committed, no disk says: of a change of the membership, a second entry proves that the first one
-    was; and of what a snapshot holds, all is.
+    A server writes down what it knows of that with the next entries, so it says nothing of the last ones. Of a change
+    of the membership, a second entry proves that the first one was committed; and of what a snapshot holds, all is.
     """
 
     identity: Identity
@@ -52,7 +52,8 @@ def remains_of(recovered: Recovered) -> Remains:
     """
     history, first_index = MembershipHistory(), 1
     meta = recovered.snapshot.meta if recovered.snapshot is not None else None
-    committed_index = last_index = meta.last_index if meta is not None else 0
+    last_index = meta.last_index if meta is not None else 0
+    committed_index = max(last_index, recovered.commit_index)
     last_term, last_time_ms = (meta.last_term, meta.time_ms) if meta is not None else (0, 0)
     if meta is not None and meta.membership_index:
         history.append(meta.membership_index, Membership.decode(meta.membership))
@@ -74,7 +75,7 @@ def remains_of(recovered: Recovered) -> Remains:
         last_time_ms,
         history.current,
         history.current_index,
-        committed_index,
+        min(committed_index, last_index),
     )
 
 

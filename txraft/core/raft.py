@@ -390,6 +390,6 @@ class Raft:
         runs = self.log.take_unwritten()
         if hard_state is None and not runs:
             return None
-        self._outstanding = Persist(hard_state, runs, self.log.last_index, self.log.last_term)
+        self._outstanding = Persist(hard_state, runs, self.log.last_index, self.log.last_term, self.commit_index)
         self.write_age_ticks = 0
         return self._outstanding

@@ -13,13 +13,15 @@ class Persist:
     """
     One write: first `hard_state` unless None, then `runs`. Tell `Raft.persisted` when it is durable.
 
-    `last_index` and `last_term` are those of the log when the write was begun.
+    `last_index` and `last_term` are those of the log when the write was begun, as is `commit_index`, which is written
+    with the runs for whoever looks at the disk later.
     """
 
     hard_state: HardState | None
     runs: list[EntryRun]
     last_index: int
     last_term: int
+    commit_index: int
 
 
 @dataclass(slots=True)

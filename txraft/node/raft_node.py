@@ -363,7 +363,7 @@ class RaftNode(Service):
             self._reads.refuse(read_id, self._admission.not_leader())
 
     def _write(self, persist: Persist) -> None:
-        self._store.write(persist.hard_state, persist.runs).addCallbacks(
+        self._store.write(persist.hard_state, persist.runs, persist.commit_index).addCallbacks(
             self._written, lambda failure: self._fail(failure.value)
         )
 

@@ -59,6 +59,8 @@ class RecoveredLog:
     checksum: int
     base_index: int
     """Before the first entry."""
+    commit_index: int
+    """The last one that was written down."""
 
     @property
     def last_index(self) -> int:
@@ -158,6 +160,7 @@ class Recovery:
         self._unsealed: list[tuple[Segment, int]] = []
         self._checksum = 0
         self._base_index = 0
+        self._commit_index = 0
 
     def run(self, sequences: Sequence[int], progress: Callable[[int], None] = lambda size: None) -> RecoveredLog:
         """
@@ -177,7 +180,7 @@ class Recovery:
             # Without it nobody could tell if what comes behind it got lost.
             seal = layout.encode_seal(segment.header, segment.stop_offset, checksum)
             self._write(segment, segment.stop_offset, seal)
-        return RecoveredLog(self._runs, self._segments, self._checksum, self._base_index)
+        return RecoveredLog(self._runs, self._segments, self._checksum, self._base_index, self._commit_index)
 
     def _recover_segment(self, sequence: int, is_last: bool) -> None:
         path = segment_path(self._log_path, sequence)
@@ -250,11 +253,12 @@ class Recovery:
 
     def _replay(self, segment: Segment, payload: bytes) -> None:
         try:
-            runs = codec.decode_record(payload)
+            runs, commit_index = codec.decode_record(payload)
             replay(self._runs, self._base_index, runs)
         except (ProtocolError, ValueError) as error:
             raise self._damaged(segment, str(error)) from None
         segment.last_index = max(segment.last_index, *(run.last_index for run in runs))
+        self._commit_index = max(self._commit_index, commit_index)
 
     def _check_end(self, segment: Segment, data: bytes) -> None:
         """

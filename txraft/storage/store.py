@@ -133,8 +133,9 @@ class LogStore:
                 f"{segment_path(self._log_file, 1)}: missing, but {self._state_file.path} shows that this server has "
                 f"had a log. {REMEDY}"
             )
-        runs = self._recover_log(self._open_wal(identity), snapshot)
-        return Recovered(identity, hard_state, *_behind(snapshot, runs))
+        wal = self._open_wal(identity)
+        runs = self._recover_log(wal, snapshot)
+        return Recovered(identity, hard_state, *_behind(snapshot, runs), commit_index=wal.commit_index)
 
     def _recover_log(self, wal: WriteAheadLog, snapshot: Snapshot | None) -> list[EntryRun]:
         if snapshot is None:
@@ -194,7 +195,7 @@ class LogStore:
 
     # -- writing
 
-    def write(self, hard_state: HardState | None, runs: Sequence[EntryRun]) -> Deferred[None]:
+    def write(self, hard_state: HardState | None, runs: Sequence[EntryRun], commit_index: int = 0) -> Deferred[None]:
         """See `ILogStore`."""
         assert self._write_started is None, "a write is outstanding"
         for run in runs:
@@ -202,7 +203,7 @@ class LogStore:
         if hard_state is not None:
             self._hard_state = hard_state
         is_news, self._has_joined = hard_state is not None or self._has_joined, False
-        return self._run(self._identity if is_news else None, runs)
+        return self._run(self._identity if is_news else None, runs, commit_index)
 
     def compact(self, first_index: int) -> Deferred[None]:
         """See `ILogStore`."""
@@ -225,7 +226,7 @@ class LogStore:
         self._identity = attrs.evolve(self._identity, cluster_id=cluster_id)
         self._has_joined = True
 
-    def _run(self, identity: Identity | None, runs: Sequence[EntryRun]) -> Deferred[None]:
+    def _run(self, identity: Identity | None, runs: Sequence[EntryRun], commit_index: int) -> Deferred[None]:
         if self._wal is None:
             return fail(self._not_open())
         self._write_started = self._monotonic()
@@ -236,7 +237,7 @@ class LogStore:
             if identity is not None:
                 self._state_file.write(identity, hard_state)
             if runs:
-                wal.append(runs)
+                wal.append(runs, commit_index)
 
         done = self._writer.run(self._attempt, persist, afterwards=self._prepare)
         return done.addBoth(self._written)

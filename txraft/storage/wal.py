@@ -52,6 +52,8 @@ class WriteAheadLog:
         self._handle: object | None = None
         self._checksum = 0
         self._next_index = 1
+        self.commit_index = 0
+        """What `recover` has found of it."""
         self.segments: list[Segment] = []
 
     @property
@@ -78,19 +80,20 @@ class WriteAheadLog:
         self.segments, self._checksum = recovered.segments, recovered.checksum
         self._handle = self._files.open(self.segments[-1].path)
         self._next_index = recovered.last_index + 1
+        self.commit_index = recovered.commit_index
         if previous_term is not None and not recovered.agrees(first_index - 1, previous_term):
             self.reset(first_index)
             return []
         return recovered.runs
 
-    def append(self, runs: Sequence[EntryRun]) -> None:
+    def append(self, runs: Sequence[EntryRun], commit_index: int = 0) -> None:
         """
         Make `runs` durable: one write and one sync, and a few more when a segment is full.
 
-        A run that starts at or below the last index replaces the log from there on.
+        A run that starts at or below the last index replaces the log from there on. `commit_index` is written with it.
         """
         assert runs[0].first_index <= self._next_index, (runs[0].first_index, self._next_index)
-        payload = codec.encode_record(runs)
+        payload = codec.encode_record(runs, commit_index)
         extent = layout.extent(len(payload))
         segment = self.segments[-1]
         if segment.stop_offset + extent + layout.SEAL_BYTES > segment.size:

@@ -34,11 +34,11 @@ class TrueStore:
         self._replay(recovered.runs)
         return recovered
 
-    def write(self, hard_state: HardState | None, runs: Sequence[EntryRun]) -> Deferred[None]:
+    def write(self, hard_state: HardState | None, runs: Sequence[EntryRun], commit_index: int = 0) -> Deferred[None]:
         def written(_: None) -> None:
             self._replay(runs)
 
-        done: Deferred[None] = self._store.write(hard_state, runs)
+        done: Deferred[None] = self._store.write(hard_state, runs, commit_index)
         return done.addCallback(written)
 
     def compact(self, first_index: int) -> Deferred[None]:

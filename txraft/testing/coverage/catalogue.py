@@ -85,7 +85,9 @@ SITUATIONS = {
 }
 """By row: what the runs together must have seen."""
 
-_SNAPSHOTS = "simulated servers take, send and install snapshots; which of these situations a run has had, is not told yet"
+_SNAPSHOTS = (
+    "simulated servers take, send and install snapshots; which of these situations a run has had, is not told yet"
+)
 _SESSIONS = "there are no client sessions yet"
 _SOCKETS = "sockets and their peers: the network of the simulation carries whole frames between servers of ours"
 _FILES = "a disk that somebody or another release has put together: the unit tests make each of these"
