@@ -131,6 +131,20 @@ def test_another_format_is_told_from_damage(monkeypatch):
         Decoder().feed(data)
 
 
+GOLDEN = bytes.fromhex(
+    "00000032f362dcba747872616674534e0000000100000000000000090000000000000003000000000000004d000000000000"
+    "000400000001636d00000002d6b7ea2c63610000000120eb33c763000000310bbe1ac8740000000000000003000000000000"
+    "004db6da909d553c8d6217c1b824dae731ad5dd83f88619a6c0543a5dcc5fb63a131"
+)
+
+
+def test_format_1_is_read_as_it_was_first_written():
+    """D20: these bytes must be read for as long as there is a format 1."""
+    of = meta(9, 3, time_ms=77, membership=b"m", membership_index=4)
+    assert decoded(GOLDEN) == (of, [b"a", b""])
+    assert encoded(of, [b"a", b""])[0] == GOLDEN
+
+
 def test_outline_says_what_the_whole_file_does():
     data, snapshot = encoded()
     assert layout.outline(data[: layout.OUTLINE_BYTES], data[-layout.TRAILER_FRAME_BYTES :], len(data)) == (
