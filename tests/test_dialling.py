@@ -28,7 +28,9 @@ class DiallingTests(SynchronousTestCase):
     def test_a_peer_that_is_being_dialled_is_not_dialled_again(self) -> None:
         """N06: a second connection would replace the first, and the retry after the first the second, for ever."""
         endpoint = NamedEndpoint()
-        peer = Peer("b:1", Clock(), lambda server_id: endpoint, Registry(), Journal(), 1 << 20, 1 << 20, lambda: 0.0)
+        peer = Peer(
+            "b:1", "b:1", Clock(), lambda address: endpoint, Registry(), Journal(), 1 << 20, 1 << 20, lambda: 0.0
+        )
         peer.dial()
         peer.retry_now()
         self.assertEqual(endpoint.attempts, 1)
