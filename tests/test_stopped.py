@@ -242,6 +242,16 @@ def test_nothing_is_changed_without_a_yes(server):
     ]
 
 
+def test_what_is_known_to_be_committed_is_said(server):
+    server.open()
+    server.finish(server.store.write(None, [run(13, "m")], 11))
+    server.close()
+    said = session(server, "show", "chop 11", "no")[1]
+    assert said[1] == "known to be committed: everything up to entry 11; perhaps more"
+    assert said[-3] == "this server knows that everything up to entry 11 is committed"
+    assert "knows" not in str(session(server, "chop 12", "no")[1])
+
+
 def test_what_makes_no_sense_is_said_and_the_session_goes_on(server):
     for line in ("chop", "chop x", "chop 99", "append", "append a b", "sing"):
         status, said = session(server, line, "quit")

@@ -45,6 +45,8 @@ def preface(found: StoppedLog) -> Iterator[str]:
     if found.snapshot is not None:
         meta = found.snapshot.meta
         yield f"snapshot: everything up to entry {meta.last_index} of term {meta.last_term}"
+    if found.log.commit_index:
+        yield f"known to be committed: everything up to entry {found.log.commit_index}; perhaps more"
     if found.is_void:
         yield "the snapshot has taken the place of these entries; the next start gives them up"
     if found.torn_bytes:

@@ -95,6 +95,8 @@ class Reader:
             raise ValueError(f"an index is a number, not {word!r}")
         count = self._server.check_chop(int(word))
         self._say(CHOP_WARNING)
+        if (commit_index := self._server.log().log.commit_index) >= int(word):
+            self._say(f"this server knows that everything up to entry {commit_index} is committed")
         if self._confirm(f"remove {count} entries, from {word} on?"):
             self._server.chop(int(word))
             self._say("done")
