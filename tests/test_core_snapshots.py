@@ -27,7 +27,7 @@ from txraft.core.errors import InvalidMessage
 from txraft.core.log import Log
 from txraft.core.messages import AppendEntriesResponse, HardState
 from txraft.core.raft import Raft
-from txraft.core.sending import PATIENCE
+from txraft.core.sending import ATTEMPTS, PATIENCE
 from txraft.core.snapshot import SnapshotMeta
 
 TIMEOUT = SETTINGS.max_election_ticks
@@ -338,6 +338,15 @@ class TestLeader:
             leader.step("2", AppendEntriesResponse(2, 0, 5))
             leader.step("3", AppendEntriesResponse(2, 0, 0))
         assert leader.ready().snapshots == ("3",)
+
+    def test_the_log_is_kept_while_it_rests_and_not_after_many_failures(self):
+        """S09, S10."""
+        leader = leader_without_a_log()
+        for _ in range(ATTEMPTS):
+            assert leader.leader().sending.held_index == 5
+            leader.leader().sending.begun("3", 5)
+            leader.leader().sending.failed("3")
+        assert leader.leader().sending.held_index is None
 
     def test_what_was_sent_and_is_never_acknowledged_is_given_up(self):
         """S09: the answer may have been lost with the receiver's state."""

@@ -11,6 +11,7 @@ from snapshot_cases import Server as Disk
 from twisted.internet.defer import Deferred, succeed
 
 from txraft.codec import ConnectionRole, SnapshotData, SnapshotPosition, decode_snapshot_frame, encode_snapshot_frame
+from txraft.core.contact import Contact
 from txraft.errors import ProtocolError, StorageError, TransferFailed
 from txraft.framing import Splitter, frame
 from txraft.net.sending import CHUNK_BYTES, STALL_S, WINDOW_BYTES
@@ -215,6 +216,17 @@ def test_a_receiver_that_gets_nowhere_is_given_up() -> None:
     setting.send()
     setting.network.advance(STALL_S + 1, step=0.5)
     assert "no progress" in str(setting.outcome[0].value)
+
+
+def test_a_member_that_has_moved_is_sent_it_where_it_is() -> None:
+    setting = Setting()
+    setting.network.listening["elsewhere:1"] = setting.network.listening["s2"]
+    setting.one.transport.set_peers([Contact("s2", "elsewhere:1")])
+    setting.network.advance(2)
+    setting.network.attempts.clear()
+    setting.send()
+    setting.finish()
+    assert (setting.outcome, setting.network.attempts) == ([None], ["elsewhere:1"])
 
 
 def test_what_is_cancelled_stops_and_never_fires() -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PATIENCE = 100
 """A server that is silent, or gets nowhere, for this many election timeouts is given up: the log is not kept for it."""
 
+ATTEMPTS = 10
+"""So is one that a snapshot did not reach this many times."""
+
 
 class _Transfer:
     """
@@ -26,13 +29,16 @@ class _Transfer:
     might need the next snapshot at once, and so on for ever.
     """
 
-    __slots__ = ("goal_index", "index", "sent_ticks")
+    __slots__ = ("failures", "goal_index", "index", "rest_ticks", "sent_ticks")
 
     def __init__(self) -> None:
         self.index: int | None = None
         self.sent_ticks: int | None = None
         """Ticks since all of it was sent; None before that."""
         self.goal_index: int | None = None
+        self.failures = 0
+        self.rest_ticks = 0
+        """Until it is tried again."""
 
 
 class SnapshotSending:
@@ -63,7 +69,7 @@ class SnapshotSending:
         return tuple(
             server_id
             for server_id, transfer in sorted(self._transfers.items())
-            if transfer.goal_index is None and transfer.sent_ticks is None
+            if transfer.goal_index is None and transfer.sent_ticks is None and not transfer.rest_ticks
         )
 
     def answered(self, server_id: str) -> None:
@@ -83,12 +89,13 @@ class SnapshotSending:
         self._rest_ticks = {server_id: left - 1 for server_id, left in self._rest_ticks.items() if left > 1}
         for server_id, transfer in list(self._transfers.items()):
             progress = self._progress.get(server_id)
+            transfer.rest_ticks = max(0, transfer.rest_ticks - 1)
             if transfer.sent_ticks is not None:
                 transfer.sent_ticks += 1
             if progress is None:
                 del self._transfers[server_id]
             elif max(progress.silent_ticks, progress.stalled_ticks, transfer.sent_ticks or 0) >= patience_ticks:
-                self.failed(server_id)
+                self._give_up(server_id)
 
     @property
     def held_index(self) -> int | None:
@@ -131,13 +138,19 @@ class SnapshotSending:
             self._transfers[server_id].sent_ticks = 0
 
     def failed(self, server_id: str) -> None:
-        """It cannot be sent, or does not help. After a rest it is tried again."""
-        if server_id in self._transfers:
-            self._rest_ticks[server_id] = self._raft.settings.max_election_ticks
+        """It did not arrive. After a rest it is tried again; until then, too, the log is kept."""
+        transfer = self._transfers.get(server_id)
+        if transfer is None:
+            return
+        transfer.failures += 1
+        transfer.sent_ticks, transfer.rest_ticks = None, self._raft.settings.max_election_ticks
+        if transfer.failures >= ATTEMPTS:
             self._give_up(server_id)
 
     def _give_up(self, server_id: str) -> None:
+        """The log is kept no longer; after a rest it begins with another snapshot."""
         del self._transfers[server_id]
+        self._rest_ticks[server_id] = self._raft.settings.max_election_ticks
         progress = self._progress.get(server_id)
         if progress is not None and progress.state is ReplicationState.SNAPSHOT:
             progress.end_snapshot()

@@ -74,6 +74,10 @@ class Acceptor(Factory):
             elif server_id not in self._registry.incarnations:
                 self._registry.learn(link.hello)
 
+        for server_id, link in sorted(self._snapshot_links.items()):
+            if server_id not in self._registry.contacts:
+                link.close("no member of this cluster any more")
+
     def opened(self, link: AcceptedLink) -> None:
         """
         Take in a connection that has yet to shake hands.

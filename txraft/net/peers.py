@@ -136,7 +136,7 @@ class PeerTransport:
             self._reactor,
             self._registry,
             self._journal,
-            lambda: self._client_endpoint(receiver_id),
+            lambda: self._client_endpoint(self._registry.address(receiver_id)),
             receiver_id,
             snapshot,
             reader,
