@@ -71,14 +71,16 @@ class ForkerTests(TestCase):
             alive()
             raise ValueError("no room")
 
-        with self.assertRaisesRegex(ChildFailed, "^ValueError: no room$"):
+        with self.assertRaisesRegex(ChildFailed, "^ValueError: no room$") as caught:
             await self.forker.run(job)
+        self.assertEqual(caught.exception.raised, "ValueError")
 
     async def test_a_child_that_dies_is_told(self) -> None:
         with self.assertRaisesRegex(ChildFailed, "^signal 9$"):
             await self.forker.run(lambda alive: os.kill(os.getpid(), signal.SIGKILL))
-        with self.assertRaisesRegex(ChildFailed, "^it ended without a word$"):
+        with self.assertRaisesRegex(ChildFailed, "^it ended without a word$") as caught:
             await self.forker.run(lambda alive: os._exit(0))
+        self.assertEqual(caught.exception.raised, "")
 
     async def test_a_silent_child_is_killed(self) -> None:
         lock = threading.Lock()

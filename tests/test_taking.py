@@ -200,6 +200,15 @@ class TakerTests(SynchronousTestCase):
         self.assertEqual(self.taken()[0], 7)
         self.assertEqual(self.taker.status().failure, "")
 
+    def test_a_disk_that_was_full_for_the_child_is_not_tried_again_at_once(self):
+        self.forker.does = "hang"
+        done = self.taker.take()
+        self.forker.hanging.errback(ChildFailed("StorageError: x: pwrite failed: No space left", "StorageError"))
+        with self.assertRaisesRegex(StorageError, "No space left"):
+            self.wait(done)
+        self.assertEqual(self.machine.calls, [])
+        self.assertFalse(self.taker.is_due(10**9))
+
     def test_a_machine_that_raises_costs_this_snapshot(self):
         self.machine = Machine(self.clock)
         self.forker = None

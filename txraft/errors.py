@@ -101,7 +101,15 @@ class SnapshotRefused(Refusal):
 
 
 class ChildFailed(TxraftError):
-    """A forked child did not do its job, or not all of it. Says why."""
+    """
+    A forked child did not do its job, or not all of it. Says why.
+
+    `raised` is the name of the exception's type, if the job raised one; else the child died, and it is empty.
+    """
+
+    def __init__(self, why: str, raised: str = "") -> None:
+        super().__init__(why)
+        self.raised = raised
 
 
 class FatalError(TxraftError):

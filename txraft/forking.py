@@ -206,4 +206,5 @@ class _Child:
             return
         said = self._heard.removeprefix(_FAILED).decode(errors="replace")
         ending = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "it ended without a word"
-        self.done.errback(ChildFailed(self._problem or said or ending))
+        raised = said.partition(":")[0] if said and not self._problem else ""
+        self.done.errback(ChildFailed(self._problem or said or ending, raised))

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.core.snapshot import SnapshotMeta
-from txraft.errors import ChildFailed, SnapshotRefused
+from txraft.errors import ChildFailed, SnapshotRefused, StorageError
 from txraft.forking import IForker
 from txraft.images import ISnapshotImage, SnapshotWay
 from txraft.interfaces import ISnapshotStore, ISnapshotWriter, IStateMachine, Snapshot
@@ -154,6 +154,9 @@ class SnapshotTaker:
             try:
                 return await self._take(way)
             except ChildFailed as error:
+                if error.raised == StorageError.__name__:
+                    # A full disk, say: it would be as full for us, and the log needs what room is left.
+                    raise StorageError(str(error)) from error
                 self._log.warn("a snapshot by fork failed: {error}; taking it {way}", error=error, way=instead.value)
         return await self._take(instead if way is SnapshotWay.FORK else way)
 
