@@ -14,7 +14,8 @@ from twisted.internet.defer import succeed
 from txraft.core.follower import Follower
 from txraft.node import RaftNode
 from txraft.testing import replay
-from txraft.testing.schedule import PROFILES, Action, draw, parse_schedule
+from txraft.testing.profiles import PROFILES
+from txraft.testing.schedule import Action, draw, parse_schedule
 from txraft.testing.shrinking import failure_of, parse_script, script, shrink
 from txraft.testing.simulation import Options, Simulation, run_seed
 

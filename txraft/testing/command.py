@@ -14,8 +14,8 @@ from txraft.errors import ConfigError
 from txraft.testing.campaign import Failure, Totals, add_to_ledger, ledger_totals, run_seeds
 from txraft.testing.coverage import EVERYTHING, missing
 from txraft.testing.machines import find_simulated
+from txraft.testing.profiles import ALL, PROFILES
 from txraft.testing.running import command_line, write_regression
-from txraft.testing.schedule import ALL, PROFILES
 from txraft.testing.shrinking import kind_of
 from txraft.testing.simulation import Options
 

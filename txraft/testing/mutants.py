@@ -147,7 +147,7 @@ def _child(mutant: Mutant, seeds: int, quick: bool) -> int:
     sys.meta_path.insert(0, finder)
     from twisted.logger import globalLogBeginner
 
-    from txraft.testing.schedule import ALL
+    from txraft.testing.profiles import ALL
     from txraft.testing.simulation import run_seed
 
     if not finder.has_planted:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from txraft.testing.campaign import Totals
 from txraft.testing.machines import find_simulated
-from txraft.testing.schedule import ALL, profile_of
+from txraft.testing.profiles import ALL, profile_of
 from txraft.testing.shrinking import parse_script, script, shrink
 from txraft.testing.simulation import Options, Simulation, run_options
 

@@ -27,9 +27,10 @@ from txraft.testing.faults import Faults
 from txraft.testing.machines import MachineWorkload
 from txraft.testing.open_requests import OpenRequests
 from txraft.testing.operators import KINDS, Operators
+from txraft.testing.profiles import ALL, PROFILES, profile_of
 from txraft.testing.quiet import quietly
 from txraft.testing.registers import RegisterClients
-from txraft.testing.schedule import ALL, KEEPS, PROFILES, Action, draw, profile_of
+from txraft.testing.schedule import KEEPS, Action, draw
 from txraft.testing.workload import Workload
 
 TIMINGS = ((150, 300, 80), (50, 100, 20), (1000, 2000, 400))
