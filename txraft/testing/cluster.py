@@ -107,8 +107,8 @@ class Cluster:
         server.writer = FakeWriter(server.clock, lambda: server.disk_seconds())
         server.transport = self.network.transport(server.server_id, server.clock.when_awake)
         server.machine = self._make_machine(server.server_id)
-        snapshot_writer = FakeWriter(server.clock, lambda: server.disk_seconds())
-        store = TrueStore(self._store(server, server.disk, server.writer, snapshot_writer))
+        server.snapshot_writer = FakeWriter(server.clock, lambda: server.disk_seconds())
+        store = TrueStore(self._store(server, server.disk, server.writer, server.snapshot_writer))
         server.witness = Witness(
             server.machine, server.server_id, self._record, lambda: self._be_busy(server), self._judging
         )
@@ -167,11 +167,13 @@ class Cluster:
     def crash(self, server_id: str, keep: str = "some") -> None:
         """Kill a server's process and machine at once. `keep` says what survives of unsynced writes, see `FakeDisk`."""
         server = self.servers[server_id]
-        assert server.clock is not None and server.writer is not None and server.transport is not None
+        assert server.clock is not None and server.transport is not None
         if server.own_disk is None:
             self.on_crash(server)
         server.clock.die()
-        server.writer.crash()
+        for writer in (server.writer, server.snapshot_writer):
+            assert writer is not None
+            writer.crash()
         server.transport.stop()
         server.disk.crash(keep)
         if server.own_disk is not None:

@@ -197,13 +197,15 @@ class Endings:
 
     def _is_well(self, server: Server) -> bool:
         """Whether a server is held back by nothing that only a new process ends."""
-        if server.node is None or server.node.failure is not None or server.clock is None or server.writer is None:
+        if server.node is None or server.node.failure is not None or server.clock is None:
             return False
         raft = server.node.raft
         if raft is not None and raft.role.name == "leader" and raft.term <= self._cluster.last_loss_term:
             # It believes what a disk that lied has acknowledged to it, and would not send that again in this term.
             return False
-        return server.clock.rate == 1.0 and server.writer.busy_until < server.clock.seconds() + QUICK_WRITE_S
+        soon = server.clock.seconds() + QUICK_WRITE_S
+        is_writing = any(writer and writer.busy_until >= soon for writer in (server.writer, server.snapshot_writer))
+        return server.clock.rate == 1.0 and not is_writing
 
     def _leads(self, majority: Sequence[str]) -> bool:
         """True if one of them leads, or follows a leader outside, who must have a quorum then and has not lost it."""

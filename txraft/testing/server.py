@@ -39,4 +39,5 @@ class Server:
     witness: Witness | None = None
     transport: SimulatedTransport | None = None
     writer: FakeWriter | None = None
+    snapshot_writer: FakeWriter | None = None
     clock: ProcessClock | None = None
