@@ -76,7 +76,6 @@ PROFILES = {
     "members": Profile(
         servers=(1, 2, 3, 3, 5),
         spares=(1, 2, 3),
-        faults_per_s=10.0,
         weights=(
             ("change", 12),
             ("transfer", 5),
@@ -103,6 +102,25 @@ PROFILES = {
             ("wipe", 1),
             ("clone", 1),
             ("wrong-cluster", 1),
+        ),
+    ),
+    # The leadership goes round, and who is told to take it dies, is cut off, or hears of it once more, later.
+    "handovers": Profile(
+        servers=(3, 3, 5),
+        spares=(1,),
+        faults_per_s=25.0,
+        at_leader=0.5,
+        weights=(
+            ("transfer", 14),
+            ("change", 3),
+            ("replay", 10),
+            ("bounce", 8),
+            ("hiccup", 5),
+            ("blip", 5),
+            ("network", 3),
+            ("heal", 3),
+            ("disk", 2),
+            ("reset", 1),
         ),
     ),
     "crashes": Profile(
