@@ -170,6 +170,13 @@ class TestVerbs:
         prompt.ask("remove_server s2")
         assert "s2" not in prompt.wait("#2 is done:").partition("is done")[2]
 
+    def test_a_server_that_has_moved_is_said_to_be_elsewhere(self, prompt):
+        """M19."""
+        prompt.ask("add_learner s2")
+        prompt.wait("#1 is done:")
+        prompt.ask('move_server("s2", "elsewhere")')
+        assert "s2 at elsewhere  learner" in prompt.wait("#2 is done:").partition("#2 is done")[2]
+
     def test_a_server_is_replaced_and_the_leadership_handed_over(self, prompt, cluster):
         cluster.start("s3")
         prompt.ask("add_learner s2")

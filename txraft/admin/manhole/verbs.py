@@ -99,18 +99,18 @@ class Verbs:
                 self._replace,
             ),
             Verb(
-                "snapshot",
-                "snapshot()",
-                "take a snapshot of this server's state now",
-                f"Servers do so by themselves when the log is long; see snapshot_log_bytes in raft.conf. {_WAIT}",
-                self._snapshot,
-            ),
-            Verb(
                 "move_server",
                 'move_server("host:port", "new:port")',
                 "say where the others reach a server from now on",
                 f"It keeps its name, and is what it was. {_SERVERS}",
                 self._move,
+            ),
+            Verb(
+                "snapshot",
+                "snapshot()",
+                "take a snapshot of this server's state now",
+                f"Servers do so by themselves when the log is long; see snapshot_log_bytes in raft.conf. {_WAIT}",
+                self._snapshot,
             ),
             Verb("transfer", 'transfer("host:port")', "let another voter lead", f"{_SERVERS} {_WAIT}", self._transfer),
         )

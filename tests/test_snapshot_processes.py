@@ -1,0 +1,97 @@
+"""Real servers that compact their logs: one that was away gets a snapshot while writes go on, through kill -9."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import signal
+from collections.abc import Iterator
+
+import pytest
+from processes import ask, free_ports, terminate, wait_until
+from test_kill import Server, Writer, leader_of
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def servers(tmp_path: pathlib.Path) -> list[Server]:
+    """Three servers that do not run yet; each takes a snapshot every few hundred writes, and sends them slowly."""
+    ports = free_ports(6)
+    members = ",".join(f"127.0.0.1:{port}" for port in ports[3:])
+    servers = []
+    for client_port, rpc_port in zip(ports[:3], ports[3:], strict=True):
+        directory = tmp_path / str(rpc_port)
+        directory.mkdir()
+        lines = [
+            f"servers={members}",
+            f"rpc_port={rpc_port}",
+            f"kv_port={client_port}",
+            "log_segment_bytes=16 KiB",
+            "snapshot_log_bytes=8 KiB",
+            "snapshot_ratio=1",
+            "log_keep_entries=0",
+            "snapshot_bandwidth=16 KiB",
+            "http_server_port=off",
+        ]
+        (directory / "raft.conf").write_text("\n".join([*lines, ""]))
+        servers.append(Server(directory, client_port, rpc_port))
+    return servers
+
+
+def files(server: Server, pattern: str) -> list[pathlib.Path]:
+    return sorted((server.directory / "raft-data").glob(pattern))
+
+
+def begins_at(server: Server) -> int:
+    """The sequence of the first segment of its log."""
+    return int(files(server, "raft.log.0*")[0].suffix[1:])
+
+
+def test_who_was_away_for_longer_than_the_log_is_sent_a_snapshot(
+    servers: list[Server], stack: contextlib.ExitStack
+) -> None:
+    """S01, S06, S07, S09, S14: the receiver, and then the sender, is killed while one is under way."""
+    for server in servers:
+        server.start(stack)
+    leader = leader_of(servers)
+    away = next(server for server in servers if server is not leader)
+    away.kill()
+    writer = Writer(servers)
+    wait_until(lambda: begins_at(leader) > 1, "the leader's log no longer begins at its beginning")
+    away.start(stack)
+    wait_until(lambda: files(away, "snapshots/*.part"), "a snapshot is on its way")
+    away.kill()
+    away.start(stack)
+    wait_until(lambda: files(away, "snapshots/*.part"), "it goes on")
+    leader.kill()
+    writer.has_gone_on()
+    leader.start(stack)
+    wait_until(lambda: files(away, "snapshots/*.snapshot"), "a snapshot is there")
+    writer.has_gone_on()
+    expected = writer.stop()
+    last = leader_of(servers)
+    assert ask(last.client_port, "set last the-very-last-value").startswith("OK")
+    wait_until(lambda: away.has_on_disk(b"the-very-last-value"), "what came after the snapshot is there, too")
+    for server in servers:
+        assert server.process is not None
+        assert terminate(server.process) == -signal.SIGTERM
+        server.process = None
+        # Bounded, whatever was written: the oldest snapshot that is kept, and what came after it.
+        assert len(files(server, "snapshots/*.snapshot")) <= 2
+        assert not files(server, "snapshots/*.tmp")
+    away.start(stack)
+    servers[servers.index(leader)].start(stack)
+    alone = leader_of([away, leader])
+    lost = [
+        key
+        for key, value in expected.items()
+        if ask(alone.client_port, f"get {key.decode()}") != f"OK {value.decode()}"
+    ]
+    assert not lost, f"{len(lost)} of {len(expected)} acknowledged writes are missing"
