@@ -145,7 +145,7 @@ class MembershipHistory:
 
     def since(self, index: int) -> list[Membership]:
         """What was in force when `index` was the last entry, and all that came after it."""
-        return self._memberships[bisect_right(self._indexes, index) - 1 :]
+        return self._memberships[max(0, bisect_right(self._indexes, index) - 1) :]
 
     def append(self, index: int, membership: Membership) -> None:
         assert index > self._indexes[-1], (index, self._indexes[-1])
