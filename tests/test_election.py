@@ -418,3 +418,14 @@ def test_who_is_no_voter_by_a_committed_membership_never_stands():
     server.commit_to(3)
     tick(server, 10 * SETTINGS.max_election_ticks)
     assert server.role.name == "follower"
+
+
+def test_a_server_whose_machine_is_not_restored_yet_leaves_the_election_to_others():
+    """It would lead, commit, and answer nobody for as long as its snapshot is read."""
+    server = make_server()
+    server.is_restored = False
+    tick(server, 3 * SETTINGS.max_election_ticks)
+    assert server.role.name == "follower"
+    server.is_restored = True
+    tick(server, SETTINGS.max_election_ticks)
+    assert server.role.name == "pre-candidate"

@@ -60,6 +60,8 @@ class Raft:
         """The number of this server's data directory, set by the owner; 0 if identities are not looked at."""
         self.is_founder = True
         """Is one of those who make the first entry of the log by themselves; set likewise."""
+        self.is_restored = True
+        """The owner's machine has what was applied; else this server could lead, and answer nobody. Set likewise."""
         self.incarnations: dict[str, int] = {}
         """Of the servers with which hands were shaken, and of this one."""
         self.settings = settings
@@ -121,8 +123,9 @@ class Raft:
         """
         memberships = self.memberships
         index = memberships.current_index
-        return self._is_this_voter_of(self.membership) or (
-            self.commit_index < index and self._is_this_voter_of(memberships.at(index - 1))
+        return self.is_restored and (
+            self._is_this_voter_of(self.membership)
+            or (self.commit_index < index and self._is_this_voter_of(memberships.at(index - 1)))
         )
 
     def _is_this_voter_of(self, membership: Membership) -> bool:

@@ -203,7 +203,7 @@ class RaftNode(Service):
         self.raft, self.identity = raft, recovered.identity
         Service.startService(self)
         self._admission.is_open = True
-        self._snapshots.start(recovered.snapshot)
+        self._snapshots.start(raft, recovered.snapshot)
         self._schedule_tick()
         self._arm_flush()
 
@@ -327,7 +327,7 @@ class RaftNode(Service):
         for read_id, index in ready.reads:
             self._reads.confirm(read_id, index)
         self._apply_index = max(self._apply_index, ready.apply_index)
-        if self._snapshots.is_restored:
+        if raft.is_restored:
             self._apply_slice(raft)
         self._snapshots.carry_out(raft, ready.snapshots)
         if raft.has_news:

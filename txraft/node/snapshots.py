@@ -69,8 +69,6 @@ class SnapshotKeeper:
         settings: TakingSettings,
         owner: Owner,
     ) -> None:
-        self.is_restored = False
-        """The machine has what the newest snapshot had at the start. Until then it is given nothing, nor asked."""
         self._machine = machine
         self._log_store = log_store
         self._store: ISnapshotStore = log_store.snapshots
@@ -88,18 +86,18 @@ class SnapshotKeeper:
 
     # -- the node's turns
 
-    def start(self, snapshot: Snapshot | None) -> None:
-        """Restore the machine, if there is something to restore it from."""
-        if snapshot is None:
-            self.is_restored = True
-        else:
+    def start(self, raft: Raft, snapshot: Snapshot | None) -> None:
+        """Restore the machine, if there is something to restore it from. Until then it is given nothing, nor asked."""
+        if snapshot is not None:
+            raft.is_restored = False
             read_chunks(self._store, snapshot).addCallback(self._start_from, snapshot).addErrback(self._failed)
 
     def _start_from(self, chunks: list[bytes], snapshot: Snapshot) -> None:
+        raft = self._live()
         # Meanwhile a newer one may have come from a leader.
-        if not self.is_restored and self._live() is not None:
+        if raft is not None and not raft.is_restored:
             restore(self._machine, snapshot, chunks)
-            self.is_restored = True
+            raft.is_restored = True
             self._flush()
 
     def carry_out(self, raft: Raft, wanted: tuple[str, ...]) -> None:
@@ -164,7 +162,7 @@ class SnapshotKeeper:
         if first_index <= raft.applied_index:
             self._log_bytes += raft.log.bytes_between(first_index, raft.applied_index + 1)
             self._counted_index = raft.applied_index
-            if self.is_restored and self._taker.is_due(self._log_bytes):
+            if raft.is_restored and self._taker.is_due(self._log_bytes):
                 # Whoever reads the log is told of a failure there, and the status says so.
                 self.take().addErrback(lambda _: None)
 
@@ -176,7 +174,7 @@ class SnapshotKeeper:
             return
         try:
             if install(raft, snapshot):
-                self.is_restored = True
+                raft.is_restored = True
                 self._log_store.reset(snapshot.meta).addErrback(self._failed)
                 restore(self._machine, snapshot, chunks)
                 self._replaced()
