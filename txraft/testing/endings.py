@@ -105,17 +105,24 @@ class Endings:
 
     def liveness(self) -> None:
         """Some faults stay for ever, but a majority is connected: it has a leader soon, and answers every request."""
-        cluster = self._cluster
         majority = self._draw_majority()
         self._leave_connected(majority)
         limit_s = LEADER_WITHIN * self._election_s
-        require(cluster.run_until(lambda: self._leads(majority), limit_s), "no leader within", limit_s, majority)
+        self._require_of(majority, lambda: self._leads(majority), "no leader within", limit_s)
         done: list[bool] = []
         for number in range(PROBES):
             self._request_until_done(majority, self._workload.probe(number), done)
         limit_s = COMMIT_WITHIN * self._election_s
-        require(cluster.run_until(lambda: len(done) == PROBES, limit_s), "not committed within", limit_s, majority)
+        self._require_of(majority, lambda: len(done) == PROBES, "not committed within", limit_s)
         self._is_supervised = False
+
+    def _require_of(self, majority: list[str], holds: Callable[[], bool], otherwise: str, limit_s: float) -> None:
+        """
+        These must bring that about within so many seconds, as long as they are a quorum: a change of the membership
+        that was asked for before may begin only now.
+        """
+        is_true = self._cluster.run_until(holds, limit_s)
+        require(is_true or not self._cluster.is_quorum(majority), otherwise, limit_s, majority)
 
     def _draw_majority(self) -> list[str]:
         """As few as decide; often without the leader, if there is one."""

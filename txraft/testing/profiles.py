@@ -79,15 +79,15 @@ PROFILES = {
         weights=(
             ("change", 12),
             ("transfer", 5),
-            ("crash", 1),
-            ("start", 4),
+            ("crash", 2),
+            ("start", 3),
             ("crash-all", 1),
             ("bounce", 3),
             ("halt", 2),
-            ("isolate", 1),
+            ("isolate", 2),
             ("blip", 5),
             ("cut", 1),
-            ("heal", 6),
+            ("heal", 5),
             ("reset", 1),
             ("replay", 2),
             ("network", 2),
@@ -104,6 +104,13 @@ PROFILES = {
             ("wrong-cluster", 1),
         ),
     ),
+    # A leader has the time to see what becomes of those who are asked in, and who may not even be there.
+    "newcomers": Profile(
+        servers=(1, 3),
+        spares=(2,),
+        faults_per_s=1.5,
+        weights=(("change", 6), ("crash", 2), ("start", 1), ("disk", 2), ("blip", 2), ("network", 1), ("heal", 1)),
+    ),
     # The leadership goes round, and who is told to take it dies, is cut off, or hears of it once more, later.
     "handovers": Profile(
         servers=(3, 3, 5),
@@ -111,10 +118,10 @@ PROFILES = {
         faults_per_s=25.0,
         at_leader=0.5,
         weights=(
-            ("transfer", 14),
+            ("transfer", 20),
             ("change", 3),
-            ("replay", 10),
-            ("bounce", 8),
+            ("replay", 20),
+            ("bounce", 14),
             ("hiccup", 5),
             ("blip", 5),
             ("network", 3),

@@ -94,7 +94,7 @@ class Options:
             seed=seed,
             profile=profile,
             size=rng.choice(PROFILES[profile].servers),
-            ending=rng.choice(("safety", "liveness", "liveness", "agreement")),
+            ending=rng.choice(("safety", "liveness", "liveness", "liveness", "agreement")),
             timing=rng.choices(range(len(TIMINGS)), (6, 2, 2))[0],
             limits=rng.randrange(len(LIMITS)),
             spares=rng.choice(PROFILES[profile].spares),
@@ -205,12 +205,12 @@ class Simulation:
         return self._report(is_undecided=not self.workload.check_history())
 
     def _start_all(self) -> None:
-        """Some die within their first start."""
+        """Some die within their first start, and some who are no members yet are asked in before they are there."""
         rng = random.Random(f"start {self.options.seed}")
         for server_id in self.cluster.ids:
             if rng.random() < STUMBLING:
                 self.faults.stumble(server_id, rng.choice(KEEPS), rng.randint(1, FIRST_CALLS))
-            else:
+            elif server_id in self.cluster.founders or rng.random() < 0.5:
                 self.cluster.start(server_id)
 
     def _ask_to_the_last(self) -> None:
