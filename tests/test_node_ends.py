@@ -32,18 +32,18 @@ class LeadershipLost(SynchronousTestCase):
         lost = Outcome(old.propose(b"lost"))
         cluster.network.partition([name], others)
         cluster.run(0.02)
-        self.assertEqual(old.raft.log.command(3), b"lost")
+        self.assertEqual(old.raft.log.command(4), b"lost")
         cluster.pause(name)
         cluster.run_until(lambda: cluster.leader() not in (None, old), 5)
         new = cluster.elect()
         term, log, commit_index = new.raft.term, new.raft.log, new.raft.commit_index
-        entries = AppendEntries(term, 2, log.term(2), 2, 0, log.slice(3, 1000))
+        entries = AppendEntries(term, 3, log.term(3), 3, 0, log.slice(4, 1000))
         heartbeat = AppendEntries(term, log.last_index, term, commit_index, 0, LogSlice(log.last_index + 1))
         old._receive(new.settings.server_id, [entries, heartbeat])
-        self.assertEqual(old.raft.commit_index, 3)
+        self.assertEqual(old.raft.commit_index, 4)
         cluster.resume(name)
         cluster.run(1)
-        self.assertEqual(old.raft.log.command(3), b"", "a no-op is there now")
+        self.assertEqual(old.raft.log.command(4), b"", "a no-op is there now")
         self.assertIsInstance(lost.value, OutcomeUnknown)
 
     def test_a_leader_whose_disk_never_answers_leaves_nobody_waiting_when_it_gives_way(self) -> None:
@@ -54,7 +54,7 @@ class LeadershipLost(SynchronousTestCase):
         cluster.run(0.1)
         read = Outcome(old.read(b""))
         cluster.run(0.1)
-        self.assertEqual((old.raft.commit_index, proposed.fired, read.fired), (3, [], []))
+        self.assertEqual((old.raft.commit_index, proposed.fired, read.fired), (4, [], []))
         cluster.run(5)
         self.assertIsInstance(proposed.value, OutcomeUnknown)
         self.assertIsInstance(read.value, NotLeader)
@@ -180,7 +180,7 @@ class Commands(SynchronousTestCase):
             self.assertRaises(TypeError, node.propose, command)
             self.assertRaises(TypeError, node.propose_many, [b"x", command])
         cluster.run(0.1)
-        self.assertEqual((node.raft.log.last_index, node.failure), (2, None))
+        self.assertEqual((node.raft.log.last_index, node.failure), (3, None))
 
     def test_neither_the_log_nor_the_status_shows_a_payload(self) -> None:
         """T14, original 32: not when it is refused, applied, lost, nor when the server fails over it."""
@@ -230,4 +230,4 @@ class Commands(SynchronousTestCase):
         cluster.run(1)
         for server in cluster.servers.values():
             log = server.node.raft.log
-            self.assertEqual([log.command(index) for index in (3, 4, 5)], [b"a", b"b", b"c"])
+            self.assertEqual([log.command(index) for index in (4, 5, 6)], [b"a", b"b", b"c"])
