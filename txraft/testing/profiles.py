@@ -115,7 +115,7 @@ PROFILES = {
     "handovers": Profile(
         servers=(3, 3, 5),
         spares=(1,),
-        faults_per_s=25.0,
+        faults_per_s=35.0,
         at_leader=0.5,
         weights=(
             ("transfer", 20),
