@@ -91,9 +91,7 @@ class Progress:
     def tick(self, retry_ticks: int, last_index: int) -> None:
         """One tick has passed; a probe that was not answered within `retry_ticks` may be sent again."""
         self.silent_ticks += 1
-        # A snapshot may take long; whether anything comes of it, its sender sees.
-        is_waiting = self.match_index < last_index and self.state is not ReplicationState.SNAPSHOT
-        self.stalled_ticks = self.stalled_ticks + 1 if is_waiting else 0
+        self.stalled_ticks = self.stalled_ticks + 1 if self.match_index < last_index else 0
         if self.probe_age_ticks is not None:
             self.probe_age_ticks += 1
             if self.probe_age_ticks >= retry_ticks:

@@ -132,6 +132,12 @@ class SnapshotSending:
         if server_id in self._transfers:
             self._transfers[server_id].index = index
 
+    def advanced(self, server_id: str) -> None:
+        """More of it has arrived: what is slow is not stalled. See `Leader._check_quorum`."""
+        progress = self._progress.get(server_id)
+        if progress is not None:
+            progress.stalled_ticks = 0
+
     def sent(self, server_id: str) -> None:
         """All of it is there and is being installed; the server will say that it has it."""
         if server_id in self._transfers:

@@ -26,6 +26,7 @@ class _Outgoing:
     began: float
     reader: ISnapshotReader | None = None
     transfer: ISnapshotTransfer | None = None
+    offset: int = -1
     is_over: bool = False
 
 
@@ -52,6 +53,9 @@ class SnapshotSending:
                 self._end(outgoing)
             elif server_id not in wanted:
                 self._not_wanted(outgoing)
+            elif outgoing.transfer is not None and outgoing.transfer.offset != outgoing.offset:
+                outgoing.offset = outgoing.transfer.offset
+                leader.sending.advanced(server_id)
         for server_id in wanted:
             if leader is not None and server_id not in self._outgoing:
                 self._begin(leader, server_id)
