@@ -380,4 +380,15 @@ class TestLeader:
         for _ in range(2 * SETTINGS.stalled_disk_ticks):
             tick(leader)
             leader.step("3", AppendEntriesResponse(2, 0, 0))
+            leader.role.sending.advanced("3")
         assert leader.role.name == "leader"
+
+    def test_a_transfer_that_gets_nowhere_keeps_up_no_leadership(self):
+        """D14: others, who could commit, are not kept from electing one of theirs."""
+        leader = leader_without_a_log()
+        leader.leader().sending.begun("3", 5)
+        propose(leader, [b"d"])
+        for _ in range(2 * SETTINGS.stalled_disk_ticks):
+            tick(leader)
+            leader.step("3", AppendEntriesResponse(2, 0, 0))
+        assert leader.role.name != "leader"
