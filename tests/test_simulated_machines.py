@@ -16,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from txraft.errors import ConfigError
 from txraft.testing import MachineBroken, StateDiverged, replay, simulate
 from txraft.testing.machines import find_simulated
+from txraft.testing.profiles import profile_of
 from txraft.testing.replicas import Chronicle, Replica, show, where_they_differ
 from txraft.testing.running import command_line
-from txraft.testing.schedule import profile_of
 from txraft.testing.shrinking import parse_script, script
 from txraft.testing.simulation import Options, Simulation, run_options
 
