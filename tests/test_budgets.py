@@ -9,6 +9,7 @@ from txraft.testing.cluster import Cluster
 def settled_cluster() -> Cluster:
     """With a leader that knows by experience that its machine is quick."""
     cluster = Cluster(seed=1)
+    cluster.segment_bytes = 1 << 20  # the cost of a new segment is not the cost of a batch
     cluster.start()
     leader = cluster.elect()
     leader.propose_many([b"warm up"] * 100)

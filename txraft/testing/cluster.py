@@ -93,6 +93,7 @@ class Cluster:
     :ivar network: cut, drop and delay through this.
     :ivar on_start: told of each server that has just started with its own disk; nothing has reached it yet.
     :ivar on_crash: told of each such server that is about to die.
+    :ivar segment_bytes: of servers that are started from now on; small, so that there are many segments.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Cluster:
         self.clock = SimulatedClock()
         self.network = Network(self.clock, self._split_rng())
         self.events = 0
+        self.segment_bytes = 4 * 1024
         self.on_start: Callable[[Server], None] = lambda server: None
         self.on_crash: Callable[[Server], None] = lambda server: None
         self._make_machine = machine_of or (lambda server_id: machine())
@@ -191,7 +193,7 @@ class Cluster:
             core_map_file="/data/raft.state",
             server_id=server.server_id,
             cluster_id=server.cluster_id,
-            segment_bytes=4 * 1024,
+            segment_bytes=self.segment_bytes,
             fsync=True,
             files=disk,
             writer=writer,
