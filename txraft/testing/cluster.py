@@ -342,7 +342,7 @@ class Cluster:
             if self._changed:
                 self._invariants.check(self._rafts, self._changed)
                 changed, self._changed = self._changed, {}
-                for server_id in changed:
+                for server_id in filter(self._stores.__contains__, changed):
                     self._stores[server_id].check(self._rafts[server_id])
                 if self._on_role is not None:
                     self._tell_of_roles(changed)
