@@ -177,7 +177,7 @@ PROFILES = {
             ("disk", 1),
         ),
     ),
-    "calm": Profile(faults_per_s=0.5, requests_per_s=100.0),
+    "calm": Profile(faults_per_s=0.5, requests_per_s=220.0),
     # All is well until the ending: a leader that works meets what only some of the others can bear.
     "short": Profile(
         seconds=2.0,
