@@ -148,6 +148,7 @@ PROFILES = {
         ),
     ),
     "partitions": Profile(
+        faults_per_s=20.0,
         weights=(
             ("isolate", 2),
             ("blip", 6),
@@ -160,7 +161,7 @@ PROFILES = {
             ("reset", 2),
             ("strand", 2),
             ("resume", 2),
-        )
+        ),
     ),
     "late": Profile(
         servers=(3, 5),
@@ -188,6 +189,7 @@ PROFILES = {
     # Leaders come and go, and each leaves a tail of its own in the log of a few.
     "elections": Profile(
         servers=(3, 5, 5),
+        faults_per_s=20.0,
         at_leader=0.7,
         weights=(
             ("blip", 5),
@@ -244,6 +246,7 @@ PROFILES = {
         ),
     ),
     "disks": Profile(
+        faults_per_s=20.0,
         at_leader=0.5,
         weights=(
             ("disk", 14),
