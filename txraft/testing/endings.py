@@ -185,7 +185,7 @@ class Endings:
         if raft is not None and raft.role.name == "leader" and raft.term <= self._cluster.last_loss_term:
             # It believes what a disk that lied has acknowledged to it, and would not send that again in this term.
             return False
-        return server.clock.rate == 1.0 and server.writer.busy_until < server.clock.seconds() + QUICK_WRITE_S
+        return server.clock.rate == 1.0 and server.writer.busy_seconds < QUICK_WRITE_S
 
     def _leads(self, majority: Sequence[str]) -> bool:
         """True if one of them leads, or follows a leader outside, who must have a quorum then and has not lost it."""

@@ -85,7 +85,7 @@ class Options:
             seed=seed,
             profile=profile,
             size=rng.choice(PROFILES[profile].servers),
-            ending=rng.choice(("safety", "liveness", "liveness", "agreement")),
+            ending=rng.choice(("safety", "liveness", "liveness", "liveness", "agreement")),
             timing=rng.choices(range(len(TIMINGS)), (6, 2, 2))[0],
             limits=rng.randrange(len(LIMITS)),
             machine=machine,
