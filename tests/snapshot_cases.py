@@ -64,7 +64,7 @@ class Server:
         results = []
         done.addBoth(results.append)
         while self.clock.getDelayedCalls():
-            self.clock.advance(0)
+            self.clock.advance(0.01)
         if hasattr(results[0], "raiseException"):
             results[0].raiseException()
         return results[0]

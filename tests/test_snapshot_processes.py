@@ -8,10 +8,13 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from processes import ask, free_ports, terminate, wait_until
+from processes import ask, converse, free_ports, terminate, wait_until
 from test_kill import Server, Writer, leader_of
 
 pytestmark = pytest.mark.process
+
+BANDWIDTH = 32 * 1024
+"""Of snapshots, in bytes per second."""
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def servers(tmp_path: pathlib.Path) -> list[Server]:
             "snapshot_log_bytes=8 KiB",
             "snapshot_ratio=1",
             "log_keep_entries=0",
-            "snapshot_bandwidth=16 KiB",
+            f"snapshot_bandwidth={BANDWIDTH}",
             "http_server_port=off",
         ]
         (directory / "raft.conf").write_text("\n".join([*lines, ""]))
@@ -47,6 +50,11 @@ def servers(tmp_path: pathlib.Path) -> list[Server]:
 
 def files(server: Server, pattern: str) -> list[pathlib.Path]:
     return sorted((server.directory / "raft-data").glob(pattern))
+
+
+def snapshot_bytes(server: Server) -> int:
+    """The size of the newest."""
+    return files(server, "snapshots/*.snapshot")[-1].stat().st_size
 
 
 def begins_at(server: Server) -> int:
@@ -65,6 +73,10 @@ def test_who_was_away_for_longer_than_the_log_is_sent_a_snapshot(
     away.kill()
     writer = Writer(servers)
     wait_until(lambda: begins_at(leader) > 1, "the leader's log no longer begins at its beginning")
+    # As much as takes seconds to send: there is time to see it come, and to kill.
+    lines = [f"set wide{number} {'x' * 1000}" for number in range(5 * BANDWIDTH // 1000)]
+    assert all(answer.startswith("OK") for answer in converse(leader.client_port, lines))
+    wait_until(lambda: snapshot_bytes(leader) > 5 * BANDWIDTH, "the leader's snapshot holds that")
     away.start(stack)
     wait_until(lambda: files(away, "snapshots/*.part"), "a snapshot is on its way")
     away.kill()

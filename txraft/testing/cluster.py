@@ -339,10 +339,8 @@ class Cluster:
             if self._changed:
                 self._invariants.check(self._rafts, self._changed)
                 changed, self._changed = self._changed, {}
-                for server_id in changed:
-                    # One that could not start is not there.
-                    if server_id in self._stores:
-                        self._stores[server_id].check(self._rafts[server_id])
+                for server_id in filter(self._stores.__contains__, changed):
+                    self._stores[server_id].check(self._rafts[server_id])
                 if self._on_role is not None:
                     self._tell_of_roles(changed)
         return True

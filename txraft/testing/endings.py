@@ -210,9 +210,8 @@ class Endings:
         if raft is not None and raft.role.name == "leader" and raft.term <= self._cluster.last_loss_term:
             # It believes what a disk that lied has acknowledged to it, and would not send that again in this term.
             return False
-        soon = server.clock.seconds() + QUICK_WRITE_S
-        is_writing = any(writer and writer.busy_until >= soon for writer in (server.writer, server.snapshot_writer))
-        return server.clock.rate == 1.0 and not is_writing
+        writers = filter(None, (server.writer, server.snapshot_writer))
+        return server.clock.rate == 1.0 and all(writer.busy_seconds < QUICK_WRITE_S for writer in writers)
 
     def _leads(self, majority: Sequence[str]) -> bool:
         """True if one of them leads, or follows a leader outside, who must have a quorum then and has not lost it."""

@@ -151,6 +151,7 @@ PROFILES = {
         ),
     ),
     "partitions": Profile(
+        faults_per_s=20.0,
         weights=(
             ("isolate", 2),
             ("blip", 6),
@@ -163,7 +164,7 @@ PROFILES = {
             ("reset", 2),
             ("strand", 2),
             ("resume", 2),
-        )
+        ),
     ),
     "late": Profile(
         servers=(3, 5),
@@ -180,7 +181,7 @@ PROFILES = {
             ("disk", 1),
         ),
     ),
-    "calm": Profile(faults_per_s=0.5, requests_per_s=100.0),
+    "calm": Profile(faults_per_s=0.5, requests_per_s=220.0),
     # All is well until the ending: a leader that works meets what only some of the others can bear.
     "short": Profile(
         seconds=2.0,
@@ -191,6 +192,7 @@ PROFILES = {
     # Leaders come and go, and each leaves a tail of its own in the log of a few.
     "elections": Profile(
         servers=(3, 5, 5),
+        faults_per_s=20.0,
         at_leader=0.7,
         weights=(
             ("blip", 5),
@@ -247,6 +249,7 @@ PROFILES = {
         ),
     ),
     "disks": Profile(
+        faults_per_s=20.0,
         at_leader=0.5,
         weights=(
             ("disk", 14),

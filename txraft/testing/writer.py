@@ -36,10 +36,14 @@ class FakeWriter:
         self._seconds = seconds
         self._jobs: deque[_Job] = deque()
         self._call: IDelayedCall | None = None
-        self.busy_until = 0.0
-        """When the job under way ends, or the last one did."""
+        self._job_seconds = 0.0
         self.has_failed = False
         """Whether a job has failed."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the job under way takes, from its begin; 0 if there is none. Its clock may jump meanwhile."""
+        return self._job_seconds if self._jobs else 0.0
 
     def run(self, job: Callable[..., Any], *args: Any, afterwards: Callable[[], None] | None = None) -> Deferred[Any]:
         """See `IWriter`."""
@@ -51,7 +55,7 @@ class FakeWriter:
 
     def _begin(self) -> None:
         half = self._seconds() / 2
-        self.busy_until = self._clock.seconds() + 2 * half
+        self._job_seconds = 2 * half
         self._call = self._clock.callLater(half, self._carry_out, half)
 
     def _carry_out(self, half: float) -> None:
