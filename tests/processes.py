@@ -93,6 +93,11 @@ def _listen_to_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def children() -> set[str]:
+    """The processes that this thread has started and that are there yet; those of earlier tests, too."""
+    return set(pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
 def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
     """Poll `condition` until it is true; fails with `what` after the deadline."""
     deadline = time.monotonic() + deadline_s

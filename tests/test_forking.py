@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import children
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import LoopingCall, deferLater
@@ -30,10 +31,6 @@ async def until(condition: Callable[[], object]) -> None:
     await poll.start(0.01)
 
 
-def children() -> str:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-
-
 @pytest.mark.process
 class ForkerTests(TestCase):
     timeout = 20
@@ -44,10 +41,11 @@ class ForkerTests(TestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.path = Path(directory.name, "written")
+        self.children = children()
         self.descriptors = len(os.listdir("/proc/self/fd"))
 
     def tearDown(self) -> None:
-        self.assertEqual(children(), "")
+        self.assertEqual(children(), self.children)
         self.assertEqual(len(os.listdir("/proc/self/fd")), self.descriptors)
 
     def test_provides_its_interface(self) -> None:
@@ -101,7 +99,7 @@ class ForkerTests(TestCase):
         done.cancel()
         with self.assertRaises(CancelledError):
             await done
-        await until(lambda: not children())
+        await until(lambda: children() == self.children)
         await until(lambda: len(os.listdir("/proc/self/fd")) == self.descriptors)
 
     async def test_a_child_holds_no_socket_of_its_parent(self) -> None:
@@ -113,7 +111,7 @@ class ForkerTests(TestCase):
         there.close()
         done.addErrback(lambda failure: failure.trap(CancelledError) and None)
         done.cancel()
-        await until(lambda: not children())
+        await until(lambda: children() == self.children)
         await until(lambda: len(os.listdir("/proc/self/fd")) == self.descriptors)
 
     async def test_a_child_ends_when_its_parent_does(self) -> None:

@@ -7,10 +7,10 @@ import os
 import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import children
 from snapshot_cases import meta
 from storage_cases import run
 from twisted.internet import reactor as installed_reactor
@@ -96,6 +96,7 @@ class ManyForks(TestCase):
         self.busy = Busy(directory.name)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.busy.stop()))
         self.machine = KeyValueMachine()
+        self.children = children()
         self.machine.apply(1, [pack_set(b"key %d" % number, b"x" * 50) for number in range(2000)], 0)
 
     def taker(self, silence_s: float) -> SnapshotTaker:
@@ -132,7 +133,7 @@ class ManyForks(TestCase):
         self.assertEqual(snapshot.meta.last_index, began + FORKS)
         self.assertEqual((await self.content(snapshot)).snapshot(), self.machine.snapshot())
         self.assertGreater(self.busy.writes - writes, FORKS)
-        self.assertEqual(Path(f"/proc/self/task/{os.getpid()}/children").read_text(), "")
+        self.assertEqual(children(), self.children)
 
     async def test_a_child_that_hangs_is_killed_and_the_snapshot_is_taken_all_the_same(self) -> None:
         parent, image = os.getpid(), self.machine.image
@@ -150,5 +151,5 @@ class ManyForks(TestCase):
         snapshot = await done
         self.assertEqual(snapshot.meta.last_index, self.machine.applied_index)
         self.assertEqual((await self.content(snapshot)).snapshot(), self.machine.snapshot())
-        self.assertEqual(Path(f"/proc/self/task/{os.getpid()}/children").read_text(), "")
+        self.assertEqual(children(), self.children)
         self.assertIs(self.machine.snapshot_way, SnapshotWay.FORK)
