@@ -179,6 +179,15 @@ def test_an_ambush_strikes_whoever_takes_the_role(how):
     cluster.elect()
 
 
+def test_a_server_that_begins_to_stand_is_crowned():
+    cluster, faults, leader_id = running_cluster()
+    heir = next(server_id for server_id in cluster.ids if server_id != leader_id)
+    faults.carry_out(Action(0, "ambush", ("new-pre-candidate", "crown", "20", "1")))
+    cluster.network.cut(leader_id, heir)
+    assert cluster.run_until(lambda: faults.counts["ambush crown"], 5)
+    assert cluster.run_until(lambda: cluster.node(heir).raft.role.name == "leader", 1)
+
+
 def test_what_no_ambush_is_called_is_an_error():
     cluster, faults, leader_id = running_cluster()
     faults.carry_out(Action(0, "ambush", ("new-leader", "surprise", "20", "1")))

@@ -206,8 +206,17 @@ class Faults:
                 self._after(milliseconds, self.do_disk, server_id, "fast")
             case "kill":
                 self.do_bounce(server_id, "none", milliseconds)
+            case "crown":
+                self._after("0", self._crown, server_id)
             case _:
                 raise ValueError(f"there is no such ambush: {how}")
+
+    def _crown(self, server_id: str) -> None:
+        """It hears its leader again, and first that it shall lead."""
+        leader = self._cluster.leader()
+        if leader is not None and not self._cluster.is_paused(leader.settings.server_id):
+            self._cluster.network.mend(leader.settings.server_id, server_id)
+            leader.transfer_leadership(server_id).addErrback(lambda _: None)
 
     def do_bridge(self, server_id: str) -> None:
         """Two halves that do not hear each other, and one server that hears both."""

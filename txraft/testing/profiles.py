@@ -117,8 +117,10 @@ PROFILES = {
         spares=(1,),
         faults_per_s=35.0,
         at_leader=0.5,
+        ambushes=(("new-pre-candidate", "crown"),),
         weights=(
             ("transfer", 20),
+            ("ambush", 10),
             ("change", 3),
             ("replay", 20),
             ("bounce", 14),

@@ -22,6 +22,9 @@ from txraft.testing.workload import Outcomes
 KEYS = 80
 """Enough that the operations of unknown outcome on each stay few: they are what makes a history hard to judge."""
 
+CHUNK_LINES = 50
+"""Each chunk is a job for a disk: a snapshot has several, and yet is quick to read."""
+
 
 @implementer(IStateMachine)
 class RegisterMachine:
@@ -57,12 +60,14 @@ class RegisterMachine:
         return self.values.get(request, b""), len(self.commands)
 
     def snapshot(self) -> Sequence[bytes]:
-        return [*(b"%b %b" % pair for pair in sorted(self.values.items())), b"", *self.commands]
+        lines = [*(b"%b %b" % pair for pair in sorted(self.values.items())), b"", *self.commands]
+        return [b"\n".join(lines[start : start + CHUNK_LINES]) for start in range(0, len(lines), CHUNK_LINES)]
 
     def restore(self, chunks: Sequence[bytes]) -> None:
-        stop = list(chunks).index(b"")
-        self.values = {key: value for key, _, value in (chunk.partition(b" ") for chunk in chunks[:stop])}
-        self.commands = list(chunks[stop + 1 :])
+        lines = b"\n".join(chunks).split(b"\n")
+        stop = lines.index(b"")
+        self.values = {key: value for key, _, value in (line.partition(b" ") for line in lines[:stop])}
+        self.commands = lines[stop + 1 :]
 
 
 class RegisterClients:
