@@ -11,7 +11,7 @@ import random
 from txraft.core.change import Change
 from txraft.core.log import EntryKind, EntryRun, Log, LogSlice
 from txraft.core.membership import Membership
-from txraft.core.messages import AppendEntries, AppendEntriesResponse, HardState, Message
+from txraft.core.messages import AppendEntries, AppendEntriesResponse, HardState, Message, Refusal
 from txraft.core.progress import ReplicationState
 from txraft.core.raft import Raft
 from txraft.core.ready import Ready
@@ -131,9 +131,17 @@ def show_message(message: Message) -> str:
                 words.append(f"entries=[{value}]")
         elif value is True:
             words.append(name)
+        elif isinstance(value, Refusal):
+            words.append(f"({show_refusal(value)})")
         elif value:
             words.append(f"{name}={value}")
     return " ".join(words)
+
+
+def show_refusal(refusal: Refusal) -> str:
+    """`leader 2`, `voted 2`, `log 7@3` or `no vote`."""
+    log = f"{refusal.last_log_index}@{refusal.last_log_term}" if refusal.last_log_index else ""
+    return f"{refusal.reason.name.lower().replace('_', ' ')} {refusal.server_id}{log}".strip()
 
 
 def flush(server: Raft, *, persist: bool = True) -> list[tuple[str, Message]]:

@@ -16,6 +16,8 @@ from txraft.core.messages import (
     HardState,
     PreVote,
     PreVoteResponse,
+    Refusal,
+    RefusalReason,
     RequestVote,
     RequestVoteResponse,
 )
@@ -29,6 +31,8 @@ MESSAGES = [
     PreVote(term=4, round=2, last_log_index=7, last_log_term=3),
     PreVoteResponse(term=4, round=2, granted=True),
     PreVoteResponse(term=0, round=2, granted=False),
+    PreVoteResponse(term=4, round=2, granted=False, refusal=Refusal(RefusalReason.LOG, "", 9, 3)),
+    RequestVoteResponse(term=4, granted=False, refusal=Refusal(RefusalReason.VOTED, "10.0.0.1:29922")),
     RequestVote(term=4, last_log_index=2**64 - 1, last_log_term=3),
     RequestVoteResponse(term=4, granted=False),
     AppendEntries(3, 4, 2, 4, 17, LogSlice(5, [RUN_A, RUN_B])),
@@ -66,6 +70,16 @@ def run_bytes(first_index=5, term=2, kind=0, time_ms=9, data=(b"x",)):
     return raft_pb2.EntryRun(
         first_index=first_index, term=term, kind=kind, time_ms=time_ms, data=data
     ).SerializeToString()
+
+
+def test_a_reason_of_a_later_version_is_a_refusal_all_the_same():
+    """A newer voter may refuse for what this version has no name for: its answer still counts as a refusal."""
+    for parsed in (
+        {"pre_vote_response": raft_pb2.PreVoteResponse(term=2, refusal=raft_pb2.Refusal(reason=99))},
+        {"request_vote_response": raft_pb2.RequestVoteResponse(term=2, refusal=raft_pb2.Refusal(reason=99))},
+    ):
+        message = codec.decode_message(envelope(**parsed))
+        assert (message.granted, message.refusal) == (False, Refusal(RefusalReason.UNKNOWN))
 
 
 def append(*runs, term=2, prev_log_index=4, prev_log_term=2):

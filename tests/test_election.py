@@ -59,7 +59,7 @@ class TestVotesAreDurable:
         """E01."""
         server = make_server(term=2, voted_for="2")
         server.step("3", RequestVote(2, 9, 1))
-        assert sent(server) == ["3< RequestVoteResponse term=2"]
+        assert sent(server) == ["3< RequestVoteResponse term=2 (voted 2)"]
 
     def test_a_candidate_asks_only_after_its_own_vote_is_on_disk(self):
         """E01: a crash in between must not let it vote again in that term."""
@@ -163,17 +163,17 @@ class TestWhoMayBeElected:
 
     def test_a_leader_and_a_candidate_refuse_other_candidates_of_their_term(self):
         """E08."""
-        for server in (make_leader(), make_candidate(term=1)):
+        for server, why in ((make_leader(), "leader 1"), (make_candidate(term=1), "voted 1")):
             flush(server)
             server.step("2", RequestVote(server.term, 99, 99))
-            assert sent(server)[-1:] == [f"2< RequestVoteResponse term={server.term}"]
+            assert sent(server)[-1:] == [f"2< RequestVoteResponse term={server.term} ({why})"]
 
     def test_a_leader_refuses_a_pre_vote_and_ignores_a_candidate_of_a_higher_term(self):
         """E08, thesis 4.2.3: it is alive."""
         leader = make_leader()
         flush(leader)
         leader.step("2", PreVote(9, 1, 99, 99))
-        assert sent(leader) == ["2< PreVoteResponse term=2 round=1"]
+        assert sent(leader) == ["2< PreVoteResponse term=2 round=1 (leader 1)"]
         leader.step("2", RequestVote(9, 99, 99))
         assert (leader.role.name, leader.term) == ("leader", 2)
 
@@ -183,6 +183,16 @@ class TestWhoMayBeElected:
         for _ in range(2):
             server.step("2", RequestVote(2, 5, 1))
             assert sent(server) == ["2< RequestVoteResponse term=2 granted"]
+
+    def test_who_is_behind_is_told_where_the_log_ends(self):
+        """E07; so that `why()` at the candidate can tell it."""
+        server = make_server(term=4, log="1:a 3:b")
+        server.step("2", PreVote(5, 1, 2, 1))
+        server.step("2", RequestVote(5, 2, 1))
+        assert sent(server) == [
+            "2< PreVoteResponse term=4 round=1 (log 3@3)",
+            "2< RequestVoteResponse term=5 (log 3@3)",
+        ]
 
     def test_unanswered_voters_are_asked_again(self):
         """E19: an answer may be lost."""
@@ -260,6 +270,8 @@ class TestPreVote:
         server = make_server(term=7)
         server.step("2", PreVote(2, 1, 9, 9))
         assert sent(server) == ["2< PreVoteResponse term=7 round=1"]
+        server.step("2", RequestVote(2, 9, 9))
+        assert sent(server) == ["2< RequestVoteResponse term=7"]
         asker = make_server("2", term=1)
         tick(asker, SETTINGS.max_election_ticks)
         asker.step("1", PreVoteResponse(7, asker.pre_vote_round, granted=False))
@@ -289,7 +301,7 @@ class TestPreVote:
         flush(server)
         server.step("2", PreVote(3, 1, 99, 99))
         server.step("2", RequestVote(3, 99, 99))
-        assert sent(server) == ["2< PreVoteResponse term=2 round=1"]
+        assert sent(server) == ["2< PreVoteResponse term=2 round=1 (leader 3)"]
         tick(server, SETTINGS.min_election_ticks)
         server.step("2", RequestVote(3, 99, 99))
         assert server.voted_for == "2"
@@ -334,7 +346,7 @@ class TestCheckQuorum:
         server.persisted()
         assert sent(server) == [
             "2< AppendEntriesResponse term=2 round=999 match_index=2",
-            "3< RequestVoteResponse term=2",
+            "3< RequestVoteResponse term=2 (leader 2)",
         ]
 
     def test_a_server_with_a_stalled_disk_wins_no_election(self):

@@ -13,7 +13,16 @@ from txraft.core import cluster_id as ids
 from txraft.core.change import Change, ChangeRefused, abandoned, begin, identified, joint, settled
 from txraft.core.log import EntryKind
 from txraft.core.membership import Membership
-from txraft.core.messages import HardState, PreVote, PreVoteResponse, RequestVote, RequestVoteResponse, TimeoutNow
+from txraft.core.messages import (
+    HardState,
+    PreVote,
+    PreVoteResponse,
+    Refusal,
+    RefusalReason,
+    RequestVote,
+    RequestVoteResponse,
+    TimeoutNow,
+)
 from txraft.core.raft import Raft
 from txraft.testing.cluster import Cluster
 from txraft.testing.disk import FakeDisk
@@ -212,11 +221,13 @@ def test_only_who_is_pinned_campaigns_and_who_is_another_does_not_even_vote(
     answers = []
     for _ in range(3):
         ready = raft.ready()
-        answers += [message.granted for _, message in ready.messages if isinstance(message, PreVoteResponse)]
-        answers += [message.granted for _, message in ready.messages if isinstance(message, RequestVoteResponse)]
+        answers += [message for _, message in ready.messages if isinstance(message, PreVoteResponse)]
+        answers += [message for _, message in ready.messages if isinstance(message, RequestVoteResponse)]
         if ready.persist:
             raft.persisted()
-    assert answers == [may_vote, may_vote]
+    assert [answer.granted for answer in answers] == [may_vote, may_vote]
+    told = None if may_vote else Refusal(RefusalReason.NO_VOTE)
+    assert [answer.refusal for answer in answers] == [told, told]
 
 
 def test_who_is_another_does_not_take_over():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from txraft.core.change import Change
+from txraft.core.messages import PreVoteResponse, Refusal, RefusalReason
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
 
@@ -60,13 +64,60 @@ def test_who_is_refused_names_those_that_refused_while_it_stands_and_after_it_wa
     assert f"no answer from {leader.settings.server_id}." in why(node)
     cluster.start(leader.settings.server_id)
     hold_back(cluster.node(leader.settings.server_id))
-    refused = ", ".join(sorted([voter, leader.settings.server_id]))
+    last, lacks = cluster.node(voter).status().last_index, node.status().last_index
+    is_behind = f"(its log is further: it ends with entry {last} of term 2, this server's with entry {lacks} of term 2)"
+    refused = ", ".join(f"{refuser} {is_behind}" for refuser in sorted([voter, leader.settings.server_id]))
     told = f"this server was not elected, with votes refused by {refused}, and no answer from nobody."
     assert cluster.run_until(lambda: told in why(node), 10), why(node)
     role = cluster.node(voter).raft.role
     role.timeout_ticks = role.elapsed_ticks + 2
     assert cluster.run_until(lambda: not why(node), 10)
     assert node.raft.leader_id == voter
+
+
+def test_who_hears_from_a_leader_that_this_server_does_not_hear_is_quoted():
+    cluster, leader, others = started()
+    victim, other = others
+    leader_id = leader.settings.server_id
+    cluster.network.cut(leader_id, victim)
+    told = f"with votes refused by {other} (it hears from {leader_id}, which leads), "
+    assert cluster.run_until(lambda: told in why(cluster.node(victim)), 5), why(cluster.node(victim))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "sentence"),
+    [
+        (Refusal(RefusalReason.LEADER, "REFUSER"), "REFUSER (it leads itself), and"),
+        (Refusal(RefusalReason.VOTED, "s9"), "REFUSER (it has voted for s9), and"),
+        (Refusal(RefusalReason.NO_VOTE), "REFUSER (it has lost its data, and has no vote), and"),
+        (Refusal(RefusalReason.UNKNOWN), "REFUSER, and"),
+        (None, "REFUSER, and"),
+    ],
+)
+def test_every_reason_for_a_refusal_is_a_sentence(refusal, sentence):
+    cluster, leader, others = started()
+    victim = others[0]
+    cluster.crash(others[1])
+    cluster.crash(leader.settings.server_id)
+    raft = cluster.node(victim).raft
+    assert cluster.run_until(lambda: raft.role.name == "pre-candidate", 5)
+    if refusal is not None and refusal.server_id == "REFUSER":
+        refusal = replace(refusal, server_id=others[1])
+    raft.step(others[1], PreVoteResponse(raft.term, raft.pre_vote_round, False, refusal))
+    assert f"refused by {sentence.replace('REFUSER', others[1])}" in why(cluster.node(victim))
+
+
+def test_a_refusal_is_told_no_longer_than_one_election_after_its_voter_has_fallen_silent():
+    cluster, leader, others = started()
+    victim, other = others
+    leader_id = leader.settings.server_id
+    cluster.network.cut(leader_id, victim)
+    node = cluster.node(victim)
+    assert cluster.run_until(lambda: f"refused by {other} " in why(node), 5)
+    cluster.crash(other)
+    cluster.crash(leader_id)
+    silent = ", ".join(sorted([other, leader_id]))
+    assert cluster.run_until(lambda: f"refused by nobody, and no answer from {silent}" in why(node), 5), why(node)
 
 
 def hold_back(node: RaftNode) -> None:

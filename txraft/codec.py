@@ -25,6 +25,8 @@ from txraft.core.messages import (
     Message,
     PreVote,
     PreVoteResponse,
+    Refusal,
+    RefusalReason,
     RequestVote,
     RequestVoteResponse,
     TimeoutNow,
@@ -151,6 +153,29 @@ def _decode_append_entries(parsed: raft_pb2.AppendEntries) -> AppendEntries:
     return AppendEntries(term, prev_log_index, prev_log_term, parsed.leader_commit, parsed.round, entries)
 
 
+def _encode_refusal(refusal: Refusal | None) -> raft_pb2.Refusal | None:
+    if refusal is None:
+        return None
+    return raft_pb2.Refusal(
+        reason=refusal.reason,  # type: ignore[arg-type]  # our IntEnum has the numbers of the generated one
+        server_id=refusal.server_id,
+        last_log_index=refusal.last_log_index,
+        last_log_term=refusal.last_log_term,
+    )
+
+
+def _decode_refusal(parsed: raft_pb2.PreVoteResponse | raft_pb2.RequestVoteResponse) -> Refusal | None:
+    """A reason that only later versions know is one all the same: the vote is not given."""
+    if not parsed.HasField("refusal"):
+        return None
+    refusal = parsed.refusal
+    try:
+        reason = RefusalReason(refusal.reason)
+    except ValueError:
+        reason = RefusalReason.UNKNOWN
+    return Refusal(reason, refusal.server_id, refusal.last_log_index, refusal.last_log_term)
+
+
 _Encoder = Callable[[Any], Any]
 _Decoder = Callable[[Any], Message]
 
@@ -179,7 +204,12 @@ _FIELDS: dict[type, tuple[str, _Encoder]] = {
     ),
     PreVoteResponse: (
         "pre_vote_response",
-        lambda message: raft_pb2.PreVoteResponse(term=message.term, round=message.round, granted=message.granted),
+        lambda message: raft_pb2.PreVoteResponse(
+            term=message.term,
+            round=message.round,
+            granted=message.granted,
+            refusal=_encode_refusal(message.refusal),
+        ),
     ),
     RequestVote: (
         "request_vote",
@@ -192,7 +222,9 @@ _FIELDS: dict[type, tuple[str, _Encoder]] = {
     ),
     RequestVoteResponse: (
         "request_vote_response",
-        lambda message: raft_pb2.RequestVoteResponse(term=message.term, granted=message.granted),
+        lambda message: raft_pb2.RequestVoteResponse(
+            term=message.term, granted=message.granted, refusal=_encode_refusal(message.refusal)
+        ),
     ),
     TimeoutNow: ("timeout_now", lambda message: raft_pb2.TimeoutNow(term=message.term)),
 }
@@ -209,11 +241,13 @@ _DECODERS: dict[str, _Decoder] = {
         parsed.hint_term,
     ),
     "pre_vote": lambda parsed: PreVote(parsed.term, parsed.round, parsed.last_log_index, parsed.last_log_term),
-    "pre_vote_response": lambda parsed: PreVoteResponse(parsed.term, parsed.round, parsed.granted),
+    "pre_vote_response": lambda parsed: PreVoteResponse(
+        parsed.term, parsed.round, parsed.granted, _decode_refusal(parsed)
+    ),
     "request_vote": lambda parsed: RequestVote(
         parsed.term, parsed.last_log_index, parsed.last_log_term, parsed.told_by_leader
     ),
-    "request_vote_response": lambda parsed: RequestVoteResponse(parsed.term, parsed.granted),
+    "request_vote_response": lambda parsed: RequestVoteResponse(parsed.term, parsed.granted, _decode_refusal(parsed)),
     "timeout_now": lambda parsed: TimeoutNow(parsed.term),
 }
 

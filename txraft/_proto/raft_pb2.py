@@ -24,17 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18txraft/_proto/raft.proto\x12\ttxraft.v1\"p\n\x08\x45ntryRun\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.txraft.v1.EntryKind\x12\x0f\n\x07time_ms\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x03(\x0c\"\xee\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x11\n\tserver_id\x18\x03 \x01(\t\x12\x13\n\x0breceiver_id\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x06\x12\x16\n\x0e\x63lient_address\x18\x06 \x01(\t\x12\x15\n\radmin_address\x18\x07 \x01(\t\x12\x0f\n\x07refusal\x18\x08 \x01(\t\x12\'\n\x04role\x18\t \x01(\x0e\x32\x19.txraft.v1.ConnectionRole\x12\x11\n\tlost_data\x18\n \x01(\x08\"\x9d\x03\n\x08\x45nvelope\x12\r\n\x05group\x18\x01 \x01(\r\x12&\n\x08pre_vote\x18\x02 \x01(\x0b\x32\x12.txraft.v1.PreVoteH\x00\x12\x37\n\x11pre_vote_response\x18\x03 \x01(\x0b\x32\x1a.txraft.v1.PreVoteResponseH\x00\x12.\n\x0crequest_vote\x18\x04 \x01(\x0b\x32\x16.txraft.v1.RequestVoteH\x00\x12?\n\x15request_vote_response\x18\x05 \x01(\x0b\x32\x1e.txraft.v1.RequestVoteResponseH\x00\x12\x32\n\x0e\x61ppend_entries\x18\x06 \x01(\x0b\x32\x18.txraft.v1.AppendEntriesH\x00\x12\x43\n\x17\x61ppend_entries_response\x18\x07 \x01(\x0b\x32 .txraft.v1.AppendEntriesResponseH\x00\x12,\n\x0btimeout_now\x18\x08 \x01(\x0b\x32\x15.txraft.v1.TimeoutNowH\x00\x42\t\n\x07message\"U\n\x07PreVote\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x03 \x01(\x04\x12\x15\n\rlast_log_term\x18\x04 \x01(\x04\"?\n\x0fPreVoteResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x0f\n\x07granted\x18\x03 \x01(\x08\"b\n\x0bRequestVote\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x02 \x01(\x04\x12\x15\n\rlast_log_term\x18\x03 \x01(\x04\x12\x16\n\x0etold_by_leader\x18\x04 \x01(\x08\"4\n\x13RequestVoteResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07granted\x18\x02 \x01(\x08\"\x80\x01\n\rAppendEntries\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0eprev_log_index\x18\x02 \x01(\x04\x12\x15\n\rprev_log_term\x18\x03 \x01(\x04\x12\x15\n\rleader_commit\x18\x04 \x01(\x04\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x0c\n\x04runs\x18\x06 \x03(\x0c\"\x99\x01\n\x15\x41ppendEntriesResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x13\n\x0bmatch_index\x18\x03 \x01(\x04\x12\x0f\n\x07refused\x18\x04 \x01(\x08\x12\x16\n\x0eprev_log_index\x18\x05 \x01(\x04\x12\x12\n\nhint_index\x18\x06 \x01(\x04\x12\x11\n\thint_term\x18\x07 \x01(\x04\"\x1a\n\nTimeoutNow\x12\x0c\n\x04term\x18\x01 \x01(\x04\"\xc4\x01\n\rSnapshotFrame\x12)\n\x05offer\x18\x01 \x01(\x0b\x32\x18.txraft.v1.SnapshotOfferH\x00\x12/\n\x08position\x18\x02 \x01(\x0b\x32\x1b.txraft.v1.SnapshotPositionH\x00\x12\'\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.txraft.v1.SnapshotDataH\x00\x12%\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x16.txraft.v1.SnapshotEndH\x00\x42\x07\n\x05\x66rame\"\xa7\x01\n\rSnapshotOffer\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x11\n\tlast_term\x18\x03 \x01(\x04\x12\x0f\n\x07time_ms\x18\x04 \x01(\x04\x12\x12\n\nmembership\x18\x05 \x01(\x0c\x12\x18\n\x10membership_index\x18\x06 \x01(\x04\x12\x0c\n\x04size\x18\x07 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x0c\"\"\n\x10SnapshotPosition\x12\x0e\n\x06offset\x18\x01 \x01(\x04\",\n\x0cSnapshotData\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x1e\n\x0bSnapshotEnd\x12\x0f\n\x07refusal\x18\x01 \x01(\t\"/\n\tLogRecord\x12\x0c\n\x04runs\x18\x01 \x03(\x0c\x12\x14\n\x0c\x63ommit_index\x18\x02 \x01(\x04\"d\n\x05State\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tvoted_for\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x11\n\tserver_id\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x06*5\n\tEntryKind\x12\x0b\n\x07\x43OMMAND\x10\x00\x12\x08\n\x04NOOP\x10\x01\x12\x11\n\rCONFIGURATION\x10\x02*,\n\x0e\x43onnectionRole\x12\x0c\n\x08MESSAGES\x10\x00\x12\x0c\n\x08SNAPSHOT\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18txraft/_proto/raft.proto\x12\ttxraft.v1\"p\n\x08\x45ntryRun\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.txraft.v1.EntryKind\x12\x0f\n\x07time_ms\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x03(\x0c\"\xee\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x11\n\tserver_id\x18\x03 \x01(\t\x12\x13\n\x0breceiver_id\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x06\x12\x16\n\x0e\x63lient_address\x18\x06 \x01(\t\x12\x15\n\radmin_address\x18\x07 \x01(\t\x12\x0f\n\x07refusal\x18\x08 \x01(\t\x12\'\n\x04role\x18\t \x01(\x0e\x32\x19.txraft.v1.ConnectionRole\x12\x11\n\tlost_data\x18\n \x01(\x08\"\x9d\x03\n\x08\x45nvelope\x12\r\n\x05group\x18\x01 \x01(\r\x12&\n\x08pre_vote\x18\x02 \x01(\x0b\x32\x12.txraft.v1.PreVoteH\x00\x12\x37\n\x11pre_vote_response\x18\x03 \x01(\x0b\x32\x1a.txraft.v1.PreVoteResponseH\x00\x12.\n\x0crequest_vote\x18\x04 \x01(\x0b\x32\x16.txraft.v1.RequestVoteH\x00\x12?\n\x15request_vote_response\x18\x05 \x01(\x0b\x32\x1e.txraft.v1.RequestVoteResponseH\x00\x12\x32\n\x0e\x61ppend_entries\x18\x06 \x01(\x0b\x32\x18.txraft.v1.AppendEntriesH\x00\x12\x43\n\x17\x61ppend_entries_response\x18\x07 \x01(\x0b\x32 .txraft.v1.AppendEntriesResponseH\x00\x12,\n\x0btimeout_now\x18\x08 \x01(\x0b\x32\x15.txraft.v1.TimeoutNowH\x00\x42\t\n\x07message\"U\n\x07PreVote\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x03 \x01(\x04\x12\x15\n\rlast_log_term\x18\x04 \x01(\x04\"d\n\x0fPreVoteResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x0f\n\x07granted\x18\x03 \x01(\x08\x12#\n\x07refusal\x18\x04 \x01(\x0b\x32\x12.txraft.v1.Refusal\"u\n\x07Refusal\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.txraft.v1.RefusalReason\x12\x11\n\tserver_id\x18\x02 \x01(\t\x12\x16\n\x0elast_log_index\x18\x03 \x01(\x04\x12\x15\n\rlast_log_term\x18\x04 \x01(\x04\"b\n\x0bRequestVote\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x02 \x01(\x04\x12\x15\n\rlast_log_term\x18\x03 \x01(\x04\x12\x16\n\x0etold_by_leader\x18\x04 \x01(\x08\"Y\n\x13RequestVoteResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07granted\x18\x02 \x01(\x08\x12#\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.txraft.v1.Refusal\"\x80\x01\n\rAppendEntries\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0eprev_log_index\x18\x02 \x01(\x04\x12\x15\n\rprev_log_term\x18\x03 \x01(\x04\x12\x15\n\rleader_commit\x18\x04 \x01(\x04\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x0c\n\x04runs\x18\x06 \x03(\x0c\"\x99\x01\n\x15\x41ppendEntriesResponse\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x13\n\x0bmatch_index\x18\x03 \x01(\x04\x12\x0f\n\x07refused\x18\x04 \x01(\x08\x12\x16\n\x0eprev_log_index\x18\x05 \x01(\x04\x12\x12\n\nhint_index\x18\x06 \x01(\x04\x12\x11\n\thint_term\x18\x07 \x01(\x04\"\x1a\n\nTimeoutNow\x12\x0c\n\x04term\x18\x01 \x01(\x04\"\xc4\x01\n\rSnapshotFrame\x12)\n\x05offer\x18\x01 \x01(\x0b\x32\x18.txraft.v1.SnapshotOfferH\x00\x12/\n\x08position\x18\x02 \x01(\x0b\x32\x1b.txraft.v1.SnapshotPositionH\x00\x12\'\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.txraft.v1.SnapshotDataH\x00\x12%\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x16.txraft.v1.SnapshotEndH\x00\x42\x07\n\x05\x66rame\"\xa7\x01\n\rSnapshotOffer\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x11\n\tlast_term\x18\x03 \x01(\x04\x12\x0f\n\x07time_ms\x18\x04 \x01(\x04\x12\x12\n\nmembership\x18\x05 \x01(\x0c\x12\x18\n\x10membership_index\x18\x06 \x01(\x04\x12\x0c\n\x04size\x18\x07 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x0c\"\"\n\x10SnapshotPosition\x12\x0e\n\x06offset\x18\x01 \x01(\x04\",\n\x0cSnapshotData\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x1e\n\x0bSnapshotEnd\x12\x0f\n\x07refusal\x18\x01 \x01(\t\"/\n\tLogRecord\x12\x0c\n\x04runs\x18\x01 \x03(\x0c\x12\x14\n\x0c\x63ommit_index\x18\x02 \x01(\x04\"d\n\x05State\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x11\n\tvoted_for\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x11\n\tserver_id\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x06*5\n\tEntryKind\x12\x0b\n\x07\x43OMMAND\x10\x00\x12\x08\n\x04NOOP\x10\x01\x12\x11\n\rCONFIGURATION\x10\x02*,\n\x0e\x43onnectionRole\x12\x0c\n\x08MESSAGES\x10\x00\x12\x0c\n\x08SNAPSHOT\x10\x01*I\n\rRefusalReason\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06LEADER\x10\x01\x12\t\n\x05VOTED\x10\x02\x12\x07\n\x03LOG\x10\x03\x12\x0b\n\x07NO_VOTE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'txraft._proto.raft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENTRYKIND']._serialized_start=2065
-  _globals['_ENTRYKIND']._serialized_end=2118
-  _globals['_CONNECTIONROLE']._serialized_start=2120
-  _globals['_CONNECTIONROLE']._serialized_end=2164
+  _globals['_ENTRYKIND']._serialized_start=2258
+  _globals['_ENTRYKIND']._serialized_end=2311
+  _globals['_CONNECTIONROLE']._serialized_start=2313
+  _globals['_CONNECTIONROLE']._serialized_end=2357
+  _globals['_REFUSALREASON']._serialized_start=2359
+  _globals['_REFUSALREASON']._serialized_end=2432
   _globals['_ENTRYRUN']._serialized_start=39
   _globals['_ENTRYRUN']._serialized_end=151
   _globals['_HELLO']._serialized_start=154
@@ -44,29 +46,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREVOTE']._serialized_start=810
   _globals['_PREVOTE']._serialized_end=895
   _globals['_PREVOTERESPONSE']._serialized_start=897
-  _globals['_PREVOTERESPONSE']._serialized_end=960
-  _globals['_REQUESTVOTE']._serialized_start=962
-  _globals['_REQUESTVOTE']._serialized_end=1060
-  _globals['_REQUESTVOTERESPONSE']._serialized_start=1062
-  _globals['_REQUESTVOTERESPONSE']._serialized_end=1114
-  _globals['_APPENDENTRIES']._serialized_start=1117
-  _globals['_APPENDENTRIES']._serialized_end=1245
-  _globals['_APPENDENTRIESRESPONSE']._serialized_start=1248
-  _globals['_APPENDENTRIESRESPONSE']._serialized_end=1401
-  _globals['_TIMEOUTNOW']._serialized_start=1403
-  _globals['_TIMEOUTNOW']._serialized_end=1429
-  _globals['_SNAPSHOTFRAME']._serialized_start=1432
-  _globals['_SNAPSHOTFRAME']._serialized_end=1628
-  _globals['_SNAPSHOTOFFER']._serialized_start=1631
-  _globals['_SNAPSHOTOFFER']._serialized_end=1798
-  _globals['_SNAPSHOTPOSITION']._serialized_start=1800
-  _globals['_SNAPSHOTPOSITION']._serialized_end=1834
-  _globals['_SNAPSHOTDATA']._serialized_start=1836
-  _globals['_SNAPSHOTDATA']._serialized_end=1880
-  _globals['_SNAPSHOTEND']._serialized_start=1882
-  _globals['_SNAPSHOTEND']._serialized_end=1912
-  _globals['_LOGRECORD']._serialized_start=1914
-  _globals['_LOGRECORD']._serialized_end=1961
-  _globals['_STATE']._serialized_start=1963
-  _globals['_STATE']._serialized_end=2063
+  _globals['_PREVOTERESPONSE']._serialized_end=997
+  _globals['_REFUSAL']._serialized_start=999
+  _globals['_REFUSAL']._serialized_end=1116
+  _globals['_REQUESTVOTE']._serialized_start=1118
+  _globals['_REQUESTVOTE']._serialized_end=1216
+  _globals['_REQUESTVOTERESPONSE']._serialized_start=1218
+  _globals['_REQUESTVOTERESPONSE']._serialized_end=1307
+  _globals['_APPENDENTRIES']._serialized_start=1310
+  _globals['_APPENDENTRIES']._serialized_end=1438
+  _globals['_APPENDENTRIESRESPONSE']._serialized_start=1441
+  _globals['_APPENDENTRIESRESPONSE']._serialized_end=1594
+  _globals['_TIMEOUTNOW']._serialized_start=1596
+  _globals['_TIMEOUTNOW']._serialized_end=1622
+  _globals['_SNAPSHOTFRAME']._serialized_start=1625
+  _globals['_SNAPSHOTFRAME']._serialized_end=1821
+  _globals['_SNAPSHOTOFFER']._serialized_start=1824
+  _globals['_SNAPSHOTOFFER']._serialized_end=1991
+  _globals['_SNAPSHOTPOSITION']._serialized_start=1993
+  _globals['_SNAPSHOTPOSITION']._serialized_end=2027
+  _globals['_SNAPSHOTDATA']._serialized_start=2029
+  _globals['_SNAPSHOTDATA']._serialized_end=2073
+  _globals['_SNAPSHOTEND']._serialized_start=2075
+  _globals['_SNAPSHOTEND']._serialized_end=2105
+  _globals['_LOGRECORD']._serialized_start=2107
+  _globals['_LOGRECORD']._serialized_end=2154
+  _globals['_STATE']._serialized_start=2156
+  _globals['_STATE']._serialized_end=2256
 # @@protoc_insertion_point(module_scope)

@@ -17,11 +17,24 @@ class ConnectionRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MESSAGES: _ClassVar[ConnectionRole]
     SNAPSHOT: _ClassVar[ConnectionRole]
+
+class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNKNOWN: _ClassVar[RefusalReason]
+    LEADER: _ClassVar[RefusalReason]
+    VOTED: _ClassVar[RefusalReason]
+    LOG: _ClassVar[RefusalReason]
+    NO_VOTE: _ClassVar[RefusalReason]
 COMMAND: EntryKind
 NOOP: EntryKind
 CONFIGURATION: EntryKind
 MESSAGES: ConnectionRole
 SNAPSHOT: ConnectionRole
+UNKNOWN: RefusalReason
+LEADER: RefusalReason
+VOTED: RefusalReason
+LOG: RefusalReason
+NO_VOTE: RefusalReason
 
 class EntryRun(_message.Message):
     __slots__ = ("first_index", "term", "kind", "time_ms", "data")
@@ -94,14 +107,28 @@ class PreVote(_message.Message):
     def __init__(self, term: _Optional[int] = ..., round: _Optional[int] = ..., last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ...) -> None: ...
 
 class PreVoteResponse(_message.Message):
-    __slots__ = ("term", "round", "granted")
+    __slots__ = ("term", "round", "granted", "refusal")
     TERM_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     term: int
     round: int
     granted: bool
-    def __init__(self, term: _Optional[int] = ..., round: _Optional[int] = ..., granted: bool = ...) -> None: ...
+    refusal: Refusal
+    def __init__(self, term: _Optional[int] = ..., round: _Optional[int] = ..., granted: bool = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("reason", "server_id", "last_log_index", "last_log_term")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    LAST_LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LAST_LOG_TERM_FIELD_NUMBER: _ClassVar[int]
+    reason: RefusalReason
+    server_id: str
+    last_log_index: int
+    last_log_term: int
+    def __init__(self, reason: _Optional[_Union[RefusalReason, str]] = ..., server_id: _Optional[str] = ..., last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ...) -> None: ...
 
 class RequestVote(_message.Message):
     __slots__ = ("term", "last_log_index", "last_log_term", "told_by_leader")
@@ -116,12 +143,14 @@ class RequestVote(_message.Message):
     def __init__(self, term: _Optional[int] = ..., last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ..., told_by_leader: bool = ...) -> None: ...
 
 class RequestVoteResponse(_message.Message):
-    __slots__ = ("term", "granted")
+    __slots__ = ("term", "granted", "refusal")
     TERM_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     term: int
     granted: bool
-    def __init__(self, term: _Optional[int] = ..., granted: bool = ...) -> None: ...
+    refusal: Refusal
+    def __init__(self, term: _Optional[int] = ..., granted: bool = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
 
 class AppendEntries(_message.Message):
     __slots__ = ("term", "prev_log_index", "prev_log_term", "leader_commit", "round", "runs")

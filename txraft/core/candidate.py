@@ -9,6 +9,7 @@ from txraft.core.messages import (
     AppendEntriesResponse,
     PreVote,
     PreVoteResponse,
+    Refusal,
     RequestVote,
     RequestVoteResponse,
     TimeoutNow,
@@ -26,6 +27,8 @@ class _Asking(Role):
     def __init__(self, raft: Raft) -> None:
         super().__init__(raft)
         self.votes: dict[str, bool] = {}
+        self.refusals: dict[str, Refusal] = {}
+        """Why each of those who refused did; for people."""
         self.elapsed_ticks = 0
         self.timeout_ticks = raft.election_timeout()
 
@@ -50,10 +53,12 @@ class _Asking(Role):
         elif self.elapsed_ticks % self.raft.settings.vote_retry_ticks == 0:
             self.ask()
 
-    def count(self, sender: str, granted: bool) -> None:
+    def count(self, sender: str, granted: bool, refusal: Refusal | None = None) -> None:
         # A vote that was given stays: a duplicate cannot add to it, nor a late refusal take it away. But a refusal may
         # have answered a request of an earlier term, and says nothing once there is a vote.
         self.votes[sender] = granted or self.votes.get(sender, False)
+        if refusal is not None:
+            self.refusals[sender] = refusal
         result = vote_result(self.raft.membership, self.votes)
         if result is VoteResult.WON:
             self.won()
@@ -84,7 +89,7 @@ class PreCandidate(_Asking):
 
     def on_pre_vote_response(self, sender: str, message: PreVoteResponse) -> None:
         if message.round == self.raft.pre_vote_round:
-            self.count(sender, message.granted)
+            self.count(sender, message.granted, message.refusal)
 
     HANDLERS = {
         PreVote: Role.on_pre_vote,
@@ -124,7 +129,7 @@ class Candidate(_Asking):
         self.raft.become_leader()
 
     def on_request_vote_response(self, sender: str, message: RequestVoteResponse) -> None:
-        self.count(sender, message.granted)
+        self.count(sender, message.granted, message.refusal)
 
     HANDLERS = {
         PreVote: Role.on_pre_vote,

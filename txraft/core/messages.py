@@ -7,6 +7,7 @@ A message is never changed after it was sent. It does not say who sent it: that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from txraft.core.log import LogSlice
 
@@ -29,13 +30,44 @@ class PreVote:
     last_log_term: int
 
 
+class RefusalReason(IntEnum):
+    """Why a vote is refused; the numbers are those on the wire, where UNKNOWN stands for those of later versions."""
+
+    UNKNOWN = 0
+    LEADER = 1
+    VOTED = 2
+    LOG = 3
+    NO_VOTE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    Why a vote is refused, for people: it decides nothing.
+
+    `server_id`: with LEADER, who leads as far as the voter knows; with VOTED, who has its vote in this term.
+    `last_log_index`, `last_log_term`: with LOG, where the voter's log ends, which is further than the sender's.
+    NO_VOTE: the voter has lost its data, so it has none.
+    """
+
+    reason: RefusalReason
+    server_id: str = ""
+    last_log_index: int = 0
+    last_log_term: int = 0
+
+
 @dataclass(slots=True)
 class PreVoteResponse:
-    """`term` is the one asked for if `granted`, else the sender's current term. `round` is the request's."""
+    """
+    `term` is the one asked for if `granted`, else the sender's current term. `round` is the request's.
+
+    `refusal`: None also if the sender's term is all there is to say.
+    """
 
     term: int
     round: int
     granted: bool
+    refusal: Refusal | None = None
 
 
 @dataclass(slots=True)
@@ -50,10 +82,11 @@ class RequestVote:
 
 @dataclass(slots=True)
 class RequestVoteResponse:
-    """Paper, Figure 2. A refusal may carry a higher term."""
+    """Paper, Figure 2. A refusal may carry a higher term, and then has no `refusal`."""
 
     term: int
     granted: bool
+    refusal: Refusal | None = None
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from txraft.core import voting
 from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.errors import InvariantBroken, NotLeading
 from txraft.core.follower import Follower
@@ -83,8 +84,8 @@ class Raft:
         self.has_news = True
         """A `ready` would answer with something that the last one did not. The owner clears it with each `ready`."""
         self.pre_vote_round = 0
-        self.lost_votes: dict[str, bool] = {}
-        """The answers in the last election that this server has lost, until a leader is known. Decides nothing."""
+        self.last_election: PreCandidate | Candidate | None = None
+        """What came of the last one before this, since a leader was known. Decides nothing."""
         self.confirmed_reads: list[tuple[int, int]] = []
         self.dropped_reads: list[int] = []
         self._outbox: list[tuple[str, Message]] = []
@@ -316,24 +317,19 @@ class Raft:
 
     def answer_pre_vote(self, sender: str, message: PreVote) -> None:
         """Grant if we would vote for it in that term, had it begun. Changes nothing here."""
-        granted = (
-            message.term > self.term
-            and not self.is_disowned
-            and not self.hears_leader()
-            and self.is_up_to_date(message.last_log_index, message.last_log_term)
-        )
+        refusal = voting.pre_vote_refusal(self, message)
+        granted = message.term > self.term and refusal is None
         # The refusal carries our term: a server that is behind must learn of it, or it could never win.
-        self.send(sender, PreVoteResponse(message.term if granted else self.term, message.round, granted))
+        self.send(sender, PreVoteResponse(message.term if granted else self.term, message.round, granted, refusal))
 
     def answer_request_vote(self, sender: str, message: RequestVote) -> None:
         """One vote a term, to a log that is up to date; the same candidate may ask again."""
-        is_free = self.voted_for == sender or (self.voted_for is None and self.leader_id is None)
-        granted = is_free and not self.is_disowned and self.is_up_to_date(message.last_log_index, message.last_log_term)
-        if granted:
+        refusal = voting.vote_refusal(self, sender, message)
+        if refusal is None:
             self.voted_for = sender
             if isinstance(self.role, Follower):
                 self.role.restart_timer()
-        self.send(sender, RequestVoteResponse(self.term, granted))
+        self.send(sender, RequestVoteResponse(self.term, refusal is None, refusal))
 
     # -- transitions
 
@@ -348,7 +344,7 @@ class Raft:
     def become_pre_candidate(self) -> None:
         self.pre_vote_round += 1
         if self.leader_id is not None:
-            self.lost_votes = {}
+            self.last_election = None
         self._become(PreCandidate(self))
 
     def become_candidate(self, told_by_leader: bool = False) -> None:
@@ -362,8 +358,8 @@ class Raft:
     def _become(self, role: Role) -> None:
         if isinstance(self.role, Leader):
             self.dropped_reads += self.role.reads.drop()
-        if isinstance(self.role, PreCandidate | Candidate) and isinstance(role, Follower):
-            self.lost_votes = self.role.votes
+        if isinstance(self.role, PreCandidate | Candidate):
+            self.last_election = self.role
         self.role = role
         self.has_news = True
         if isinstance(role, PreCandidate | Candidate | Leader):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership
+from txraft.core.messages import Refusal, RefusalReason
 from txraft.core.progress import Progress, ReplicationState
 from txraft.core.raft import Raft
 from txraft.interfaces import ITransport, StorageStatus
@@ -73,23 +74,59 @@ def _without_leader(raft: Raft, transport: ITransport) -> str:
     if not raft.membership.is_voter(raft.server_id):
         return f"{where}, and this server has no vote: it waits to hear from one."
     is_standing = isinstance(raft.role, PreCandidate | Candidate)
-    votes = raft.lost_votes | (raft.role.votes if isinstance(raft.role, PreCandidate | Candidate) else {})
+    votes, refusals = _answers(raft)
     if not is_standing and not votes:
         return f"{where}: this server stands for election if it hears from none."
     others = [server_id for server_id in raft.membership.members if raft.membership.is_voter(server_id)]
-    refused = [server_id for server_id in others if votes.get(server_id) is False]
+    refused = [
+        f"{server_id}{_refusal(server_id, refusals.get(server_id), raft)}"
+        for server_id in others
+        if votes.get(server_id) is False
+    ]
     silent = [
         f"{server_id}{_link(transport, server_id)}"
         for server_id in others
         if server_id not in votes and server_id != raft.server_id
     ]
     does = "stands for election" if is_standing else "was not elected"
-    if raft.server_id not in votes and isinstance(raft.role, Candidate):
+    if isinstance(raft.role, Candidate) and raft.server_id not in raft.role.votes:
         silent.insert(0, "its own disk")
     return (
         f"{where}: this server {does}, with votes refused by {', '.join(refused) or 'nobody'}, and no answer from "
         f"{', '.join(silent) or 'nobody'}."
     )
+
+
+def _answers(raft: Raft) -> tuple[dict[str, bool], dict[str, Refusal]]:
+    """Who has given a vote in this election or not, and why not; who has not answered yet may have refused before."""
+    now, before = raft.role, raft.last_election
+    votes: dict[str, bool] = dict(before.votes) if before is not None else {}
+    refusals = dict(before.refusals) if before is not None else {}
+    if isinstance(now, PreCandidate | Candidate):
+        votes = {server_id: False for server_id, granted in votes.items() if not granted} | now.votes
+        refusals |= now.refusals
+    return votes, refusals
+
+
+def _refusal(voter: str, refusal: Refusal | None, raft: Raft) -> str:
+    """What a voter has said about why it refused, as long as it may still be so."""
+    if refusal is None:
+        return ""
+    whom = "itself" if refusal.server_id == voter else refusal.server_id
+    match refusal.reason:
+        case RefusalReason.LEADER:
+            return " (it leads itself)" if whom == "itself" else f" (it hears from {whom}, which leads)"
+        case RefusalReason.VOTED:
+            return f" (it has voted for {whom})"
+        case RefusalReason.LOG:
+            log = raft.log
+            return (
+                f" (its log is further: it ends with entry {refusal.last_log_index} of term {refusal.last_log_term}, "
+                f"this server's with entry {log.last_index} of term {log.last_term})"
+            )
+        case RefusalReason.NO_VOTE:
+            return " (it has lost its data, and has no vote)"
+    return ""
 
 
 def _link(transport: ITransport, server_id: str) -> str:

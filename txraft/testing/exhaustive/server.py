@@ -8,11 +8,12 @@ from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
+from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.follower import Follower
 from txraft.core.invariants import check_sent
 from txraft.core.leader import Leader
 from txraft.core.log import EntryRun
-from txraft.core.messages import HardState
+from txraft.core.messages import HardState, Message, PreVoteResponse, RequestVoteResponse
 from txraft.core.raft import Raft
 from txraft.core.ready import Persist, Ready
 from txraft.core.settings import RaftSettings
@@ -143,6 +144,7 @@ class Servers:
         if ready.apply_index > place.raft.applied_index:
             place.raft.applied(ready.apply_index)
         _forget_time(place.raft)
+        _forget_reasons(place.raft, [message for _, message in ready.messages])
         return ready
 
     def number(self, place: Place) -> int:
@@ -285,11 +287,9 @@ def _set_elapsed(raft: Raft, ticks: int) -> None:
 
 def _forget_time(raft: Raft) -> None:
     """
-    Of all clocks only one thing counts: whether a leader was heard of lately. A cached slice is not state, nor is what
-    is remembered only to be told.
+    Of all clocks only one thing counts: whether a leader was heard of lately. A cached slice is not state.
     """
     role = raft.role
-    raft.lost_votes = {}
     raft.log._cached_slice = None
     if raft.write_age_ticks is not None:
         raft.write_age_ticks = 0
@@ -302,3 +302,13 @@ def _forget_time(raft: Raft) -> None:
         progress.silent_ticks = progress.stalled_ticks = 0
         if progress.probe_age_ticks is not None:
             progress.probe_age_ticks = 0
+
+
+def _forget_reasons(raft: Raft, sent: list[Message]) -> None:
+    """Why somebody has no vote is only told: what happens is the same, whatever the reason."""
+    raft.last_election = None
+    if isinstance(raft.role, PreCandidate | Candidate):
+        raft.role.refusals = {}
+    for message in [*sent, *raft._waiting.values()]:
+        if isinstance(message, PreVoteResponse | RequestVoteResponse):
+            message.refusal = None
