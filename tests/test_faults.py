@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from txraft.codec import decode_message
 from txraft.core.errors import InvariantBroken
 from txraft.testing.cluster import Cluster
+from txraft.testing.disk import FakeDisk
 from txraft.testing.faults import Faults
 from txraft.testing.open_requests import OpenRequests
 from txraft.testing.registers import RegisterClients
@@ -273,6 +274,20 @@ def test_a_server_that_dies_within_a_start_starts_the_next_time(number):
         faults.carry_out(Action(0, "stumble", (server_id, "some", str(number))))
     cluster.elect()
     assert faults.counts["halt in a start"] >= (3 if number < 25 else 0)
+
+
+def test_who_finds_no_room_to_start_stays_down_until_it_is_started_again():
+    cluster, faults, leader_id = running_cluster()
+    server = cluster.servers[leader_id]
+    cluster.crash(leader_id)
+    own_disk, server.disk = server.disk, FakeDisk(random.Random(1))
+    faults.carry_out(Action(0, "fill-disk", (leader_id, "2000")))
+    faults.carry_out(Action(0, "start", (leader_id,)))
+    assert server.node is None
+    assert faults.counts["no start on a full disk"] == 1
+    server.disk = own_disk
+    faults.carry_out(Action(0, "start", (leader_id,)))
+    assert server.node is not None
 
 
 def test_a_server_starts_on_a_full_disk_and_goes_on_when_there_is_room():

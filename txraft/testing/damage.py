@@ -99,9 +99,11 @@ class Damage:
         return "lost write"
 
     def _down(self, server_id: str) -> Server:
+        """Whoever works on a disk makes room on it, too: what it refuses then it does not refuse for want of that."""
         server = self._cluster.servers[server_id]
         if server.node is not None:
             self._cluster.crash(server_id, keep="all")
+        server.disk.fill(False)
         return server
 
     # -- a disk in another one's place
@@ -180,4 +182,5 @@ class Damage:
         for server_id, server in sorted(self._cluster.servers.items()):
             if server.own_disk is not None:
                 self._cluster.crash(server_id)
+                server.disk.fill(False)
                 self._cluster.start(server_id)

@@ -67,7 +67,16 @@ class Faults:
                 if self._servers[server_id].node is server.node:
                     self.counts["start on a full disk"] += server.disk.is_full
                     self._cluster.crash(server_id, keep="all")
-                    self._cluster.start(server_id)
+                    self._start(server_id)
+
+    def _start(self, server_id: str) -> None:
+        """Who needs room for that, and finds none, stays down until it is started again."""
+        try:
+            self._cluster.start(server_id)
+        except StorageError:
+            if not self._servers[server_id].disk.is_full:
+                raise
+            self.counts["no start on a full disk"] += 1
 
     def end(self) -> None:
         """
@@ -99,7 +108,7 @@ class Faults:
     def do_start(self, server_id: str) -> None:
         self._damage.end()
         if self._servers[server_id].node is None:
-            self._cluster.start(server_id)
+            self._start(server_id)
 
     def do_bounce(self, server_id: str, keep: str, milliseconds: str) -> None:
         """Crash, and start again soon."""
@@ -131,11 +140,11 @@ class Faults:
         disk = self._servers[server_id].disk
         disk.halt_at(number)
         try:
-            self._cluster.start(server_id)
+            self._start(server_id)
         except Halted:
             self.counts["halt in a start"] += 1
             disk.crash(keep)
-            self._cluster.start(server_id)
+            self._start(server_id)
         else:
             disk.halt_at(None)
 
