@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from zope.interface import implementer
 
+from txraft.images import IPreparedRestore
 from txraft.interfaces import ISimulatedPlugin, IStateMachine, IStateMachinePlugin
 
 NAMES = ("ann", "bob", "cleo", "dan", "eve", "finn", "gus", "hal")
@@ -84,6 +85,36 @@ class MergesOnRestore(Guests):
         before = self.names
         super().restore(chunks)
         self.names = sorted({*before, *self.names}) if before else self.names
+
+
+@implementer(IPreparedRestore)
+class Prepares(Guests):
+    """Restored by chunks, and loses all but the first."""
+
+    is_hasty = False
+
+    def restoring(self) -> Preparing:
+        return Preparing(self)
+
+
+class Preparing:
+    def __init__(self, machine: Prepares) -> None:
+        self.machine = machine
+        self.chunks: list[bytes] = []
+
+    def add(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+        if self.machine.is_hasty:
+            self.machine.restore(self.chunks)
+
+    def finish(self) -> None:
+        self.machine.restore(self.chunks if self.machine.is_hasty else self.chunks[:1])
+
+
+class PreparesHastily(Prepares):
+    """The state changes before all of it is there."""
+
+    is_hasty = True
 
 
 class SnapshotLeavesOut(Guests):
@@ -189,6 +220,8 @@ set_order = Plugin(SetOrder)
 query_of_a_set = Plugin(QueryOfASet)
 forgets_on_restore = Plugin(ForgetsOnRestore)
 merges_on_restore = Plugin(MergesOnRestore)
+prepares = Plugin(Prepares)
+prepares_hastily = Plugin(PreparesHastily)
 snapshot_leaves_out = Plugin(SnapshotLeavesOut)
 snapshot_lives = Plugin(SnapshotLives)
 raises = Plugin(Raises)

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from txraft.images import ISnapshotImage
+from txraft.images import IPreparedRestore, IRestoring, ISnapshotImage
 from txraft.interfaces import IStateMachine
 from txraft.machines import kv_encoding as encoding
 from txraft.machines.kv import (
     CORRUPT,
     NOT_AN_INTEGER,
-    SNAPSHOT_CHUNK_BYTES,
     TOO_LONG,
     WOULD_OVERFLOW,
     KeyValueMachine,
@@ -24,6 +23,7 @@ from txraft.machines.kv import (
 )
 from txraft.machines.kv_encoding import Ask, Op, SetFlag
 from txraft.machines.kv_glob import glob_matcher
+from txraft.machines.kv_image import SNAPSHOT_CHUNK_BYTES
 
 AWKWARD = [b"", b"\x00", b"\r\n", b" ", b"*1\r\n$1\r\n", bytes(range(256)), b"\xff" * 300]
 
@@ -315,6 +315,24 @@ class SnapshotTests(SynchronousTestCase):
         for data in damaged:
             self.assertRaises(ValueError, machine.restore, [data])
             self.assertEqual(machine.snapshot(), before)
+
+    def test_a_restore_that_is_prepared_changes_nothing_before_its_end(self) -> None:
+        """S08: whatever is applied meanwhile."""
+        self.assertTrue(verifyObject(IPreparedRestore, KeyValueMachine()))
+        expected = machine_of(a="1", b="2").snapshot()
+        whole, machine = b"".join(expected), machine_of(old="1")
+        self.assertTrue(verifyObject(IRestoring, machine.restoring()))
+        for cut in range(len(whole)):
+            restoring, before = machine.restoring(), machine.snapshot()
+            restoring.add(whole[:cut])
+            self.assertEqual(machine.snapshot(), before)
+            self.assertRaises(ValueError, restoring.finish)
+            apply_one(machine, encoding.pack_set(b"meanwhile", b"%d" % cut))
+            restoring = machine.restoring()
+            restoring.add(whole[:cut])
+            restoring.add(whole[cut:])
+        restoring.finish()
+        self.assertEqual(machine.snapshot(), expected)
 
     def test_an_empty_machine_has_a_snapshot(self) -> None:
         machine = machine_of(a="1")

@@ -91,6 +91,11 @@ def test_a_wrong_restore_is_caught(name):
     assert "restore() loses something: the snapshots before and after differ from chunk" in str(caught(name))
 
 
+def test_a_wrong_prepared_restore_is_caught():
+    assert "restoring() loses something: the snapshots before and after differ from chunk" in str(caught("prepares"))
+    assert "the state has changed before finish()" in str(caught("prepares_hastily"))
+
+
 def test_a_snapshot_that_leaves_something_out_is_caught_by_what_follows():
     error = diverged("snapshot_leaves_out")
     assert "restored from the snapshot at index" in error.replicas[1]

@@ -1,4 +1,4 @@
-"""What a state machine may say about how its snapshots are taken."""
+"""What a state machine may say about how its snapshots are taken, and how it is restored from one."""
 
 from __future__ import annotations
 
@@ -33,4 +33,33 @@ class ISnapshotImage(Interface):
         The state as it is now, as `snapshot` returns it, but each chunk is made when it is asked for.
 
         Returns soon, and so does each step of the iterator; later changes must not show. Also called in a forked child.
+        """
+
+
+class IPreparedRestore(Interface):
+    """
+    What a machine provides beside `IStateMachine` if its state is so large that `restore` would take long.
+
+    The server then goes on while it gets a snapshot ready. `restore` must do the same at once.
+    """
+
+    def restoring() -> IRestoring:
+        """Begin to be restored. One that does not come to its end is dropped, and nothing has changed."""
+
+
+class IRestoring(Interface):
+    """A state that is being made of a snapshot, beside the one that the machine has and goes on with."""
+
+    def add(chunk: bytes) -> None:
+        """
+        The next chunk, as it was cut by who took the snapshot. Returns soon.
+
+        @raise ValueError: it is not of a snapshot.
+        """
+
+    def finish() -> None:
+        """
+        There are no more chunks: replace the machine's whole state by the new one. Returns soon.
+
+        @raise ValueError: they are not a whole snapshot; the state is as it was.
         """

@@ -8,23 +8,18 @@ int and bytes are themselves, a list is several, `Status` is a word, `Refused` i
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from struct import Struct
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
 from zope.interface import implementer
 
-from txraft.images import ISnapshotImage, SnapshotWay
+from txraft.images import IPreparedRestore, ISnapshotImage, SnapshotWay
 from txraft.interfaces import IStateMachine
 from txraft.machines import kv_encoding as encoding
 from txraft.machines.kv_encoding import Ask, CorruptCommand, Op, SetFlag
 from txraft.machines.kv_glob import glob_matcher
-
-_SNAPSHOT_MAGIC = b"txraft kv 1\n"
-_SNAPSHOT_HEAD = Struct(">QQ")  # last applied index, number of pairs
-_SNAPSHOT_PAIR = Struct(">II")  # length of key, length of value
-SNAPSHOT_CHUNK_BYTES = 128 * 1024
+from txraft.machines.kv_image import Restoring, chunks_of
 
 _HASH_BITS = 32
 _INDEX_MASK = 2**31 - 1
@@ -48,7 +43,7 @@ TOO_LONG = Refused(b"ERR string exceeds maximum allowed size (kv_max_value_bytes
 CORRUPT = Refused(b"ERR a command that this server cannot read; it was skipped")
 
 
-@implementer(IStateMachine, ISnapshotImage)
+@implementer(IStateMachine, ISnapshotImage, IPreparedRestore)
 class KeyValueMachine:
     """
     A dict, changed by committed commands only.
@@ -195,42 +190,25 @@ class KeyValueMachine:
         return order
 
     def snapshot(self) -> list[bytes]:
-        """See `IStateMachine`. The format is in the code below; servers that applied the same give the same bytes."""
-        return list(self._chunks(self.applied_index, self._state))
+        """See `IStateMachine`. Servers that applied the same give the same bytes."""
+        return list(chunks_of(self.applied_index, self._state))
 
     def image(self) -> Iterator[bytes]:
         """See `ISnapshotImage`. Cost: a copy of the table, and of nothing that is in it."""
-        return self._chunks(self.applied_index, self._state.copy())
-
-    @staticmethod
-    def _chunks(applied_index: int, state: Mapping[bytes, bytes]) -> Iterator[bytes]:
-        pack = _SNAPSHOT_PAIR.pack
-        parts = [_SNAPSHOT_MAGIC, _SNAPSHOT_HEAD.pack(applied_index, len(state))]
-        size = 0
-        for key, value in state.items():
-            parts += (pack(len(key), len(value)), key, value)
-            size += _SNAPSHOT_PAIR.size + len(key) + len(value)
-            if size >= SNAPSHOT_CHUNK_BYTES:
-                yield b"".join(parts)
-                parts, size = [], 0
-        yield b"".join(parts)
+        return chunks_of(self.applied_index, self._state.copy())
 
     def restore(self, chunks: Sequence[bytes]) -> None:
-        """See `IStateMachine`. Where the bytes are cut into chunks does not matter."""
-        data = b"".join(chunks)
-        start = len(_SNAPSHOT_MAGIC) + _SNAPSHOT_HEAD.size
-        if not data.startswith(_SNAPSHOT_MAGIC) or len(data) < start:
-            raise ValueError("not a snapshot of the kv machine")
-        applied_index, number = _SNAPSHOT_HEAD.unpack_from(data, len(_SNAPSHOT_MAGIC))
-        state: dict[bytes, bytes] = {}
-        while start + _SNAPSHOT_PAIR.size <= len(data):
-            key_bytes, value_bytes = _SNAPSHOT_PAIR.unpack_from(data, start)
-            middle = start + _SNAPSHOT_PAIR.size + key_bytes
-            stop = middle + value_bytes
-            state[data[middle - key_bytes : middle]] = data[middle:stop]
-            start = stop
-        if start != len(data) or len(state) != number:
-            raise ValueError(f"a snapshot of {number} pairs, but {len(state)} pairs in {len(data)} bytes")
+        """See `IStateMachine`."""
+        restoring = self.restoring()
+        for chunk in chunks:
+            restoring.add(chunk)
+        restoring.finish()
+
+    def restoring(self) -> Restoring:
+        """See `IPreparedRestore`."""
+        return Restoring(self._restored)
+
+    def _restored(self, applied_index: int, state: dict[bytes, bytes]) -> None:
         self.applied_index, self._state, self._scan_order = applied_index, state, None
 
     _APPLIERS: dict[int, Callable[[KeyValueMachine, bytes], object]] = {

@@ -14,13 +14,13 @@ from txraft.core.cluster_id import name_of
 from txraft.core.errors import InvalidMessage
 from txraft.core.raft import Raft
 from txraft.errors import ProtocolError
-from txraft.interfaces import IPartialSnapshot, ISnapshotStore, Snapshot
-from txraft.node.restoring import read_chunks
+from txraft.interfaces import IPartialSnapshot, ISnapshotStore, IStateMachine, Snapshot
+from txraft.node.restoring import Restore, prepare
 from txraft.node.transfers import TransferStatus
 
 _log = Logger()
 
-Install = Callable[[Snapshot, list[bytes]], None]
+Install = Callable[[Snapshot, Restore | None], None]
 
 
 class SnapshotReceiving:
@@ -28,14 +28,21 @@ class SnapshotReceiving:
     One server's. `received_count` are those that came whole.
 
     @param live: the core; None if this server may do nothing any more.
-    @param install: called with a snapshot that is durable here, and with its content.
+    @param install: called with a snapshot that is durable here, and with what makes it the machine's state, or None if
+        all of it is here.
     """
 
     def __init__(
-        self, store: ISnapshotStore, clock: IReactorTime, live: Callable[[], Raft | None], install: Install
+        self,
+        store: ISnapshotStore,
+        machine: IStateMachine,
+        clock: IReactorTime,
+        live: Callable[[], Raft | None],
+        install: Install,
     ) -> None:
         self.received_count = 0
         self._store = store
+        self._machine = machine
         self._clock = clock
         self._live = live
         self._install = install
@@ -56,7 +63,7 @@ class SnapshotReceiving:
         if offer.meta.last_term > raft.durable_state.term:
             raise ProtocolError(f"a snapshot of term {offer.meta.last_term} in term {raft.durable_state.term}")
         if offer.meta.last_index <= raft.commit_index:
-            return succeed(NotNeeded(offer, lambda: self._install(offer, [])))
+            return succeed(NotNeeded(offer, lambda: self._install(offer, None)))
         self.stop()
         return self._store.receive(offer).addCallback(lambda partial: self._begin(sender, offer, partial))
 
@@ -76,11 +83,11 @@ class SnapshotReceiving:
     def completed(self, snapshot: Snapshot) -> Generator[Deferred[Any], Any, Snapshot]:
         """A snapshot is durable here. If it is still news, its content becomes the state."""
         self.received_count += 1
-        raft, chunks = self._live(), []
+        raft, restore = self._live(), None
         if raft is not None and snapshot.meta.last_index > raft.commit_index:
-            chunks = yield read_chunks(self._store, snapshot)
+            restore = yield prepare(self._store, self._machine, snapshot)
         if self._live() is not None:
-            self._install(snapshot, chunks)
+            self._install(snapshot, restore)
         return snapshot
 
     def forget(self, incoming: Incoming) -> None:

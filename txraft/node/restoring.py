@@ -2,38 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from txraft.errors import MachineError
+from txraft.images import IPreparedRestore
 from txraft.interfaces import ISnapshotReader, ISnapshotStore, IStateMachine, Snapshot
+
+Restore = Callable[[], None]
 
 
 @inlineCallbacks
-def read_chunks(store: ISnapshotStore, snapshot: Snapshot) -> Generator[Deferred[Any], Any, list[bytes]]:
+def prepare(
+    store: ISnapshotStore, machine: IStateMachine, snapshot: Snapshot
+) -> Generator[Deferred[Any], Any, Restore]:
     """
-    What the machine has written. All of it is in memory then, as the machine's new state will be.
+    Read a snapshot, and get a machine ready for it, a chunk in a turn: other turns come between them.
 
+    The machine is as it was, and goes on, until what this fires with is called; that raises `MachineError` if the
+    machine cannot be restored from it. What is read is in memory then, as the machine's new state will be.
     Fails with `StorageError`.
     """
+    restoring = _Restoring(machine, snapshot)
     reader: ISnapshotReader = yield store.open(snapshot)
-    chunks: list[bytes] = []
     try:
         while (chunk := (yield reader.next_chunk())) is not None:
-            chunks.append(chunk)
-    except Exception:
+            restoring.add(chunk)
+    finally:
         reader.close()
-        raise
-    reader.close()
-    return chunks
+    return restoring.finish
 
 
-def restore(machine: IStateMachine, snapshot: Snapshot, chunks: Sequence[bytes]) -> None:
-    """:raises MachineError: the machine cannot be restored from it."""
-    try:
-        machine.restore(chunks)
-    except Exception as error:
-        index = snapshot.meta.last_index
-        raise MachineError(f"the state machine cannot be restored from the snapshot at entry {index}") from error
+class _Restoring:
+    """What a machine that has something to say about it prepares; of others, the chunks."""
+
+    def __init__(self, machine: IStateMachine, snapshot: Snapshot) -> None:
+        self._machine: Any = machine
+        self._snapshot = snapshot
+        self._prepared: Any = None
+        self._chunks: list[bytes] = []
+        self._error: Exception | None = None
+        if IPreparedRestore.providedBy(machine):
+            self._attempt(self._begin)
+
+    def _begin(self) -> None:
+        self._prepared = self._machine.restoring()
+
+    def add(self, chunk: bytes) -> None:
+        if self._prepared is None:
+            self._chunks.append(chunk)
+        elif self._error is None:
+            self._attempt(lambda: self._prepared.add(chunk))
+
+    def finish(self) -> None:
+        if self._error is None:
+            self._attempt(self._become)
+        if self._error is not None:
+            index = self._snapshot.meta.last_index
+            raise MachineError(
+                f"the state machine cannot be restored from the snapshot at entry {index}"
+            ) from self._error
+
+    def _become(self) -> None:
+        if self._prepared is None:
+            self._machine.restore(self._chunks)
+        else:
+            self._prepared.finish()
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """What the machine raises ends this server when the snapshot is to become its state, and not before."""
+        try:
+            step()
+        except Exception as error:
+            self._error = error

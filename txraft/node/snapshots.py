@@ -16,7 +16,7 @@ from txraft.errors import SnapshotRefused
 from txraft.forking import IForker
 from txraft.interfaces import ILogStore, ISnapshotStore, IStateMachine, ITransport, Snapshot
 from txraft.node.receiving import SnapshotReceiving, install
-from txraft.node.restoring import read_chunks, restore
+from txraft.node.restoring import Restore, prepare
 from txraft.node.sending import SnapshotSending
 from txraft.node.taking import SnapshotTaker, TakingSettings, TakingStatus
 from txraft.node.transfers import TransferStatus
@@ -78,7 +78,7 @@ class SnapshotKeeper:
         self._replaced = owner.replaced
         self._flush = owner.flush
         self._sending = SnapshotSending(self._store, transport, clock)
-        self.receiving = SnapshotReceiving(self._store, clock, owner.live, self._install)
+        self.receiving = SnapshotReceiving(self._store, machine, clock, owner.live, self._install)
         self._taker = SnapshotTaker(machine, self._store, self._describe, clock, forker, settings)
         self._newest_at: float | None = None
         self._counted_from = self._counted_index = self._log_bytes = 0
@@ -90,13 +90,14 @@ class SnapshotKeeper:
         """Restore the machine, if there is something to restore it from. Until then it is given nothing, nor asked."""
         if snapshot is not None:
             raft.is_restored = False
-            read_chunks(self._store, snapshot).addCallback(self._start_from, snapshot).addErrback(self._failed)
+            prepared = prepare(self._store, self._machine, snapshot)
+            prepared.addCallback(self._start_from).addErrback(self._failed)
 
-    def _start_from(self, chunks: list[bytes], snapshot: Snapshot) -> None:
+    def _start_from(self, restore: Restore) -> None:
         raft = self._live()
         # Meanwhile a newer one may have come from a leader.
         if raft is not None and not raft.is_restored:
-            restore(self._machine, snapshot, chunks)
+            restore()
             raft.is_restored = True
             self._flush()
 
@@ -168,7 +169,7 @@ class SnapshotKeeper:
 
     # -- others'
 
-    def _install(self, snapshot: Snapshot, chunks: list[bytes]) -> None:
+    def _install(self, snapshot: Snapshot, restore: Restore | None) -> None:
         raft = self._live()
         if raft is None:
             return
@@ -176,7 +177,8 @@ class SnapshotKeeper:
             if install(raft, snapshot):
                 raft.is_restored = True
                 self._log_store.reset(snapshot.meta).addErrback(self._failed)
-                restore(self._machine, snapshot, chunks)
+                assert restore is not None, snapshot.meta
+                restore()
                 self._replaced()
         except Exception as error:
             self._fail(error)

@@ -21,6 +21,7 @@ from typing import Any
 
 import attrs
 
+from txraft.images import IPreparedRestore
 from txraft.testing.replicas import (
     Chronicle,
     Chunks,
@@ -160,7 +161,7 @@ def check_restore(make: Callable[[], Any], chronicle: Chronicle, rng: random.Ran
     at = rng.randrange(len(steps))
     index, questions = steps[at].index, attrs.evolve(steps[at], index=0, digest="")
     with randomness_of(f"restore {rng.random()}"):
-        giver, new = make(), make()
+        giver, new, prepared = make(), make(), make()
         require_none(first_difference(giver, steps[: at + 1]), chronicle, again)
         snapshot = giver.snapshot()
         expected = tuple(snapshot)
@@ -168,23 +169,35 @@ def check_restore(make: Callable[[], Any], chronicle: Chronicle, rng: random.Ran
         for machine, name in (
             (new, f"a new replica, restored from the snapshot at index {index}"),
             (giver, f"a replica that was further, restored from the snapshot at index {index}"),
+            (prepared, f"a new replica, prepared with the snapshot at index {index}"),
         ):
-            _restore(machine, snapshot, expected, name)
+            if machine is prepared and not IPreparedRestore.providedBy(machine):
+                continue
+            _restore(machine, snapshot, expected, name, is_prepared=machine is prepared)
             difference = first_difference(machine, [questions])
             require_none(difference and attrs.evolve(difference, index=index), chronicle, name)
             require_none(first_difference(machine, steps[at + 1 :]), chronicle, name)
 
 
-def _restore(machine: Any, snapshot: Sequence[bytes], expected: Chunks, name: str) -> None:
+def _restore(machine: Any, snapshot: Sequence[bytes], expected: Chunks, name: str, is_prepared: bool) -> None:
+    how = "restoring()" if is_prepared else "restore()"
     try:
-        machine.restore(snapshot)
+        if is_prepared:
+            restoring, before = machine.restoring(), take_snapshot(machine)
+            for chunk in snapshot:
+                restoring.add(chunk)
+            if take_snapshot(machine) != before:
+                raise MachineBroken("the state has changed before finish()")
+            restoring.finish()
+        else:
+            machine.restore(snapshot)
         found = take_snapshot(machine)
     except Exception as error:
-        raise MachineBroken(f"restore() raised: {type(error).__name__}: {cut(str(error))}, on {name}") from error
+        raise MachineBroken(f"{how} raised: {type(error).__name__}: {cut(str(error))}, on {name}") from error
     if found != expected:
         place, wanted, got = where_they_differ(expected, found)
         raise MachineBroken(
-            f"restore() loses something: the snapshots before and after differ from {place} on, on {name}\n"
+            f"{how} loses something: the snapshots before and after differ from {place} on, on {name}\n"
             f"  {wanted} before\n  {got} after"
         )
 

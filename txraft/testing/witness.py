@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from txraft.core.invariants import require
+from txraft.images import IPreparedRestore, IRestoring
 from txraft.interfaces import IStateMachine
 
 
@@ -51,6 +52,7 @@ def _digest(chunks: Sequence[bytes]) -> bytes:
 class Witness:
     """
     Between the node and the machine. Its snapshots say what was applied, so that it goes on from there when restored.
+    It is prepared for that if the machine can be.
 
     :ivar index: the last command's that the machine has applied; 0 before the first.
     """
@@ -70,6 +72,8 @@ class Witness:
         self._record = record
         self._digest = b""
         self._applying = applying
+        if IPreparedRestore.providedBy(machine):
+            alsoProvides(self, IPreparedRestore)
 
     def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[object]:
         for index, command in enumerate(commands, first_index):
@@ -97,12 +101,20 @@ class Witness:
 
     def restore(self, chunks: Sequence[bytes]) -> None:
         index, digest, *state = chunks
+        self.restored(int(index), digest, lambda: self._machine.restore(state))
+
+    def restoring(self) -> _Restoring:
+        """See `IPreparedRestore`; only if the machine is one."""
+        return _Restoring(self, self._machine.restoring())
+
+    def restored(self, index: int, digest: bytes, restore: Callable[[], None]) -> None:
+        """`restore` makes the state that such a snapshot holds that of the machine."""
         with self._judging():
-            require(int(index) >= self.index, "restored from an older snapshot", self._server_id, index, self.index)
-            self.index, self._digest = int(index), digest
+            require(index >= self.index, "restored from an older snapshot", self._server_id, index, self.index)
+            self.index, self._digest = index, digest
             is_same = self._record.digests.get(self.index, b"") == digest
             require(is_same, "State Machine Safety: a snapshot", self._server_id, self.index)
-            self._machine.restore(state)
+            restore()
             self._check_state(self._machine.snapshot())
 
     def _check_state(self, chunks: Sequence[bytes]) -> None:
@@ -115,3 +127,23 @@ class Witness:
             chunks = self._machine.snapshot()
             is_replayed = self._record.is_replayed(machine, self.index, chunks)
             require(is_replayed, "the state is not what a replay of the log leads to", self._server_id, self.index)
+
+
+@implementer(IRestoring)
+class _Restoring:
+    """Of a witness, and of its machine, which is given all but the first two chunks."""
+
+    def __init__(self, witness: Witness, restoring: Any) -> None:
+        self._witness = witness
+        self._restoring = restoring
+        self._head: list[bytes] = []
+
+    def add(self, chunk: bytes) -> None:
+        if len(self._head) < 2:
+            self._head.append(chunk)
+        else:
+            self._restoring.add(chunk)
+
+    def finish(self) -> None:
+        index, digest = self._head
+        self._witness.restored(int(index), digest, self._restoring.finish)

@@ -1,0 +1,120 @@
+"""A machine is restored a chunk in a turn, and all at once when everything is there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+from snapshot_cases import Server, meta
+from zope.interface import implementer
+
+from txraft.errors import MachineError, StorageError
+from txraft.images import IPreparedRestore
+from txraft.machines.kv import KeyValueMachine
+from txraft.machines.kv_encoding import pack_set
+from txraft.node.restoring import prepare
+from txraft.testing.cluster import Cluster
+from txraft.testing.recording import RecordingMachine
+
+CHUNKS = [b"a", b"b", b"c"]
+
+
+@implementer(IPreparedRestore)
+class Prepared(RecordingMachine):
+    """`log` says what happened to it, and `fails` where it raises."""
+
+    def __init__(self, fails: str = "") -> None:
+        super().__init__()
+        self.log: list[str] = []
+        self.fails = fails
+        self.new: list[bytes] = []
+
+    def restoring(self) -> Prepared:
+        self._step("restoring")
+        return self
+
+    def add(self, chunk: bytes) -> None:
+        self._step(f"add {chunk.decode()}")
+        self.new.append(chunk)
+
+    def finish(self) -> None:
+        self._step("finish")
+        self.commands = self.new
+
+    def restore(self, chunks: Sequence[bytes]) -> None:
+        raise AssertionError("not asked to")
+
+    def _step(self, what: str) -> None:
+        self.log.append(what)
+        if what == self.fails:
+            raise ValueError("no")
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+def test_other_turns_come_between_the_chunks(server):
+    """S12."""
+    snapshot, machine = server.take(meta(), CHUNKS), Prepared()
+    done = prepare(server.store, machine, snapshot)
+    seen = []
+    while server.clock.getDelayedCalls():
+        server.clock.advance(0.01)
+        seen.append(len(machine.log))
+    assert all(later - sooner <= 1 for sooner, later in itertools.pairwise(seen)), seen
+    assert machine.commands == []
+    server.wait(done)()
+    assert machine.commands == CHUNKS
+    assert machine.log == ["restoring", "add a", "add b", "add c", "finish"]
+
+
+def test_a_machine_that_says_nothing_gets_all_chunks_in_the_end(server):
+    snapshot, machine = server.take(meta(), CHUNKS), RecordingMachine()
+    restore = server.wait(prepare(server.store, machine, snapshot))
+    assert machine.commands == []
+    restore()
+    assert machine.commands == CHUNKS
+
+
+@pytest.mark.parametrize("fails", ["restoring", "add b", "finish"])
+def test_what_the_machine_raises_counts_when_the_snapshot_is_to_become_its_state(server, fails):
+    """A snapshot that turns out not to be needed stops nobody."""
+    snapshot, machine = server.take(meta(), CHUNKS), Prepared(fails)
+    restore = server.wait(prepare(server.store, machine, snapshot))
+    with pytest.raises(MachineError, match="snapshot at entry 7") as caught:
+        restore()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert machine.log[-1] == fails
+
+
+def test_what_cannot_be_read_changes_nothing(server):
+    snapshot, machine = server.take(meta(), CHUNKS), Prepared()
+    server.disk.fail("pread")
+    with pytest.raises(StorageError):
+        server.wait(prepare(server.store, machine, snapshot))
+    assert machine.commands == []
+
+
+def test_servers_that_can_be_prepared_start_and_are_sent_snapshots():
+    """S08: digest for digest; the witness compares."""
+    cluster = Cluster(machine=KeyValueMachine)
+    cluster.start()
+    leader = cluster.elect()
+    away = next(server_id for server_id in cluster.ids if server_id != leader.settings.server_id)
+    cluster.network.partition([away], [other for other in cluster.ids if other != away])
+    for number in range(10):
+        leader.propose(pack_set(b"key %d" % number, b"x" * 50_000))
+    cluster.run(1)
+    leader.take_snapshot()
+    cluster.run(1)
+    cluster.network.heal()
+    machines = [cluster.servers[server_id] for server_id in cluster.ids]
+    assert cluster.run_until(lambda: {len(server.machine) for server in machines} == {10})
+    assert cluster.node(away).status().snapshots.received == 1
+    cluster.crash(away, keep="none")
+    cluster.start(away)
+    assert cluster.run_until(lambda: len(cluster.servers[away].machine) == 10)
+    cluster.check_replay()
