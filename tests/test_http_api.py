@@ -116,6 +116,9 @@ def test_a_snapshot_is_taken_where_it_is_asked_for():
     for admin in (leader, follower_of(cluster, leader)):
         answer = admin.post("/v1/snapshot", {})
         assert (answer.code, answer.json["last_index"]) == (200, admin.operations.node.raft.applied_index)
+        assert answer.json["seconds"] >= answer.json["stall_s"] >= 0
+        again = admin.post("/v1/snapshot", {}).json
+        assert (again["last_index"], again["seconds"]) == (answer.json["last_index"], None), "it was there already"
 
 
 @pytest.mark.parametrize(

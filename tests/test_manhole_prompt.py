@@ -192,7 +192,10 @@ class TestVerbs:
         last = cluster.leader().status().applied_index
         asked = prompt.ask("snapshot")
         shown = asked if "up to entry" in asked else prompt.wait("#1 is done:")
-        assert re.search(rf"Everything up to entry {last} is in it: \d+ bytes\.", shown)
+        assert re.search(
+            rf"Everything up to entry {last} is in it: \d+ bytes, taken in ",
+            shown,
+        )
 
     def test_a_change_that_takes_long_shows_how_far_it_is_and_ends_in_a_sentence(self, prompt):
         prompt.ask("add_server s3")

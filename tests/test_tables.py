@@ -54,6 +54,28 @@ class AnswerTests(SynchronousTestCase):
         for fact in ("role        leader", "cluster     simulated", "It waits for nothing.", "up for      "):
             self.assertIn(fact, text)
 
+    def test_a_status_has_the_log_the_newest_snapshot_and_those_on_their_way(self) -> None:
+        cluster, found = operations()
+        text = "\n".join(tables.status(found.status()))
+        self.assertRegex(text, r"log +3 entries, [\d,]+ bytes in 1 segment\n")
+        self.assertIn("0 taken, 0 sent, 0 received, since the start", text)
+        found.node.take_snapshot()
+        cluster.run(65)
+        answer = found.status()
+        answer["snapshots"]["transfers"] = [
+            transfer | {"server_id": "s2", "direction": "to", "index": 3, "size": 8 << 20}
+            for transfer in (
+                {"bytes": 2 << 20, "bytes_per_s": float(1 << 20), "remaining_s": 6.0},
+                {"bytes": 0, "bytes_per_s": 0.0, "remaining_s": None},
+            )
+        ]
+        text = "\n".join(tables.status(answer))
+        self.assertRegex(
+            text, r"snapshot +of entry \d, \d+ bytes, 1 min 4 s old, taken in 0.\d+ s with a stall of 0.0 ms"
+        )
+        self.assertRegex(text, r"snapshot to +s2: 2.0 MiB of 8.0 MiB \(25 %\), 1.0 MiB/s, 6 s to go")
+        self.assertRegex(text, r"snapshot to +s2: 0 bytes of 8.0 MiB \(0 %\), 0 bytes/s, nothing has come yet")
+
     def test_a_passive_server_says_that_it_belongs_to_no_cluster(self) -> None:
         cluster, _ = operations(size=1, passive=1)
         text = "\n".join(tables.status(Operations(cluster.node("s2")).status()))
@@ -85,7 +107,7 @@ class AnswerTests(SynchronousTestCase):
         server = {"server_id": "s2", "round": 1, "rounds": 10, "goal_index": 9, "match_index": 0}
         sent = {"server_id": "s2", "bytes": 3 << 20, "size": 12 << 20}
         found = {"catching_up": [server], "snapshots": [sent], "hand_over_to": None}
-        self.assertEqual(tables.progress(found), "s2 catches up: 3.0 MiB of a snapshot of 12.0 MiB (25 %)")
+        self.assertEqual(tables.progress(found), "s2 catches up by a snapshot: 3.0 MiB of 12.0 MiB (25 %)")
 
     def test_a_page_of_the_log_shows_payloads_only_if_they_were_asked_for(self) -> None:
         cluster, found = operations(size=1)

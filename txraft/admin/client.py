@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from txraft.admin.asking import SILENT, Answer, Answered, Asker
-from txraft.admin.problems import NoAnswer, Unreachable
-from txraft.errors import TxraftError
+from txraft.admin.problems import BadRequest, NoAnswer, Unreachable
+from txraft.errors import NotLeader, TxraftError
 from txraft.net.addresses import format_address, parse_address
 
 DEFAULT_PORT = 29998
@@ -112,7 +112,38 @@ class AdminClient:
         """Let another voter lead; fires once it does."""
         return Deferred.fromCoroutine(self._at_leader("/v1/transfer", {"server": server_id}))
 
+    # -- saving
+
+    def snapshot(self, server: str | None = None) -> Deferred[Answer]:
+        """
+        Let a member take a snapshot of its state; fires once that is on its disk.
+
+        @param server: its id, or its host alone if its port is that of the leader; None: the leader.
+        """
+        return Deferred.fromCoroutine(self._snapshot(server))
+
+    async def _snapshot(self, server: str | None) -> Answer:
+        self.asked = await self._admin_port_of(server)
+        return await self._held_open(self.asked, "/v1/snapshot", {})
+
     # -- whom to ask
+
+    async def _admin_port_of(self, server: str | None) -> str:
+        """
+        Where that member is asked; the leader, which may be being elected, if it is None.
+
+        @raise NotLeader: nobody leads for too long.
+        @raise BadRequest: it is no member, or nobody knows where to ask it.
+        """
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await deferLater(self._asker.clock, PAUSE_S)
+            members = (await self._members())["members"]
+            leader = next((member for member in members if member["is_leader"]), None)
+            wanted = leader if server is None else _member(members, server, leader)
+            if wanted is not None:
+                return self.asked if wanted["link"] == "this server" else _admin_port(wanted)
+        raise NotLeader(None)
 
     async def _anywhere(self, path: str) -> Answer:
         failures: list[TxraftError] = []
@@ -131,10 +162,12 @@ class AdminClient:
         if address is None or address == self.asked:
             return answer
         try:
-            return await self._asker.ask(address, "GET", "/v1/members", timeout_s=self._timeout_s)
+            of_leader = await self._asker.ask(address, "GET", "/v1/members", timeout_s=self._timeout_s)
         except TxraftError as error:
             self._note(f"{address}, the leader, cannot be asked ({error}): this is what {self.asked} knows.")
             return answer
+        self.asked = address
+        return of_leader
 
     async def _at_leader(self, path: str, body: Answer) -> Answer:
         """Ask for a change until it is known what became of it."""
@@ -211,6 +244,24 @@ class AdminClient:
                 continue
             except TxraftError:
                 return
+
+
+def _member(members: Sequence[Answer], server: str, leader: Answer | None) -> Answer:
+    """The member with that id, or with that host and the leader's port."""
+    by_id = {member["server_id"]: member for member in members}
+    if by_id and server not in by_id:
+        port = parse_address((leader or members[0])["server_id"], None)[1]
+        server = format_address(*parse_address(server, port))
+    if server not in by_id:
+        raise BadRequest(f"{server} is no member of this cluster")
+    return by_id[server]
+
+
+def _admin_port(member: Answer) -> str:
+    address = read_address(member["admin_address"])
+    if address is None:
+        raise BadRequest(f"it is not known where the admin port of {member['server_id']} is: ask it with --server")
+    return address
 
 
 def read_address(text: object) -> str | None:

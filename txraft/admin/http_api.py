@@ -21,6 +21,7 @@ from txraft.node.transfers import TransferStatus
 _TEXT = {"type": "string"}
 _TEXT_OR_NONE = {"type": ["string", "null"]}
 _INDEX = {"type": "integer", "minimum": 0}
+_SECONDS = {"type": ["number", "null"], "description": "null: it was there already"}
 _TEXTS = {"type": "array", "items": _TEXT}
 _SERVER = {
     "type": "string",
@@ -108,7 +109,7 @@ SCHEMAS: dict[str, Schema] = {
             "notes": _TEXTS,
         }
     ),
-    "Snapshot": closed_object({"last_index": _INDEX, "bytes": _INDEX}),
+    "Snapshot": closed_object({"last_index": _INDEX, "bytes": _INDEX, "seconds": _SECONDS, "stall_s": _SECONDS}),
     "Error": closed_object({"error": _ERROR}),
     "Document": {"type": "object"},
 }

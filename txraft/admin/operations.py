@@ -166,11 +166,13 @@ class Operations:
 
     def snapshot(self) -> Deferred[Answer]:
         """
-        Take a snapshot now, on this server; fires with its `last_index` and its size in `bytes`, once it counts.
+        Take a snapshot now, on this server; fires with its `last_index` and its size in `bytes`, once it counts; and
+        with the `seconds` that it took and the longest stall, `stall_s`, which are None if it was there already.
 
         Fails as `RaftNode.take_snapshot`, but with `SnapshotRefused` if it cannot be kept, as that harms nothing.
         """
-        return self.node.take_snapshot().addCallbacks(_snapshot, _no_snapshot)
+        before = self.node.status().snapshots.taking.taken
+        return self.node.take_snapshot().addCallbacks(self._snapshot, _no_snapshot, (before,))
 
     def append(self, content: bytes) -> Deferred[Answer]:
         """Propose `content` as a command; fires with `result`, the state machine's as text, once it is applied."""
@@ -199,6 +201,16 @@ class Operations:
         return change.addCallback(self._plan)
 
     # -- inside
+
+    def _snapshot(self, snapshot: Snapshot, taken_before: int) -> Answer:
+        taking = self.node.status().snapshots.taking
+        is_new = taking.taken > taken_before
+        return {
+            "last_index": snapshot.meta.last_index,
+            "bytes": snapshot.size,
+            "seconds": taking.seconds if is_new else None,
+            "stall_s": taking.stall_s if is_new else None,
+        }
 
     def _changed(self, _: object) -> Answer:
         return {"leader_id": self.node.status().leader_id, "members": self.members()}
@@ -270,10 +282,6 @@ class Operations:
 
     def _with_our_port(self, text: str) -> str:
         return format_address(*parse_address(text, parse_address(self.node.settings.server_id, None)[1]))
-
-
-def _snapshot(taken: Snapshot) -> Answer:
-    return {"last_index": taken.meta.last_index, "bytes": taken.size}
 
 
 def _no_snapshot(failure: Failure) -> NoReturn:

@@ -73,7 +73,9 @@ def members(found: Sequence[Answer]) -> list[str]:
 
 def status(found: Answer) -> list[str]:
     """One server: who it is, what it does, the members as it knows them, and what it waits for."""
-    snapshot = found["snapshots"]
+    storage, snapshots = found["storage"], found["snapshots"]
+    transfers = ", ".join(f"{snapshots[name]} {name}" for name in ("sent", "received"))
+    segments = f"{storage['segments']} segment{'' if storage['segments'] == 1 else 's'}"
     pairs = [
         ("server", found["server_id"]),
         ("cluster", found["cluster_id"] or None),
@@ -82,12 +84,46 @@ def status(found: Answer) -> list[str]:
         ("leader", found["leader_id"]),
         ("last index", f"{found['last_index']:,} ({found['durable_index']:,} on disk)"),
         ("committed", f"{found['commit_index']:,} ({found['applied_index']:,} applied)"),
-        ("snapshot", f"of entry {snapshot['index']:,}, {size(snapshot['size'])}" if snapshot["index"] else None),
+        ("log", f"{found['log_entries']:,} entries, {size(storage['log_bytes'])} in {segments}"),
+        ("snapshot", _newest(snapshots)),
+        ("snapshots", f"{snapshots['taking']['taken']} taken, {transfers}, since the start"),
+        *((f"snapshot {each['direction']}", _transfer(each)) for each in snapshots["transfers"]),
         ("up for", duration(found["uptime_s"])),
     ]
+    if snapshots["taking"]["failure"]:
+        pairs.append(("snapshot failed", snapshots["taking"]["failure"]))
     if found["failure"]:
         pairs.append(("failure", found["failure"]))
     return [*facts(pairs), "", *members(found["members"]), "", *why(found["waiting_for"])]
+
+
+def _newest(snapshots: Answer) -> str | None:
+    """The newest snapshot, as far as it is known."""
+    if not snapshots["index"]:
+        return None
+    parts = [f"of entry {snapshots['index']:,}", size(snapshots["size"])]
+    if snapshots["age_s"] is not None:
+        parts.append(f"{duration(snapshots['age_s'])} old")
+    if snapshots["taking"]["index"] == snapshots["index"]:
+        parts.append(taken_in(snapshots["taking"]))
+    return ", ".join(parts)
+
+
+def taken_in(taking: Answer) -> str:
+    """How long a snapshot took, and for how long the server did nothing else."""
+    return f"taken in {taking['seconds']:.2f} s with a stall of {taking['stall_s'] * 1000:.1f} ms"
+
+
+def _transfer(transfer: Answer) -> str:
+    """A snapshot on its way to or from another server."""
+    remaining_s = transfer["remaining_s"]
+    to_go = "nothing has come yet" if remaining_s is None else f"{duration(remaining_s)} to go"
+    return f"{transfer['server_id']}: {_part(transfer)}, {size(round(transfer['bytes_per_s']))}/s, {to_go}"
+
+
+def _part(transfer: Answer) -> str:
+    percent = 100 * transfer["bytes"] // max(transfer["size"], 1)
+    return f"{size(transfer['bytes'])} of {size(transfer['size'])} ({percent} %)"
 
 
 def why(sentences: Sequence[str]) -> list[str]:
@@ -95,6 +131,12 @@ def why(sentences: Sequence[str]) -> list[str]:
     if not sentences:
         return ["It waits for nothing."]
     return [printable(sentence) for sentence in sentences]
+
+
+def snapshot(taken: Answer) -> list[str]:
+    """A snapshot that was asked for."""
+    how = "was there already" if taken["seconds"] is None else taken_in(taken)
+    return [f"Everything up to entry {taken['last_index']:,} is in it: {size(taken['bytes'])}, {how}."]
 
 
 def plan(found: Answer) -> list[str]:
@@ -157,11 +199,7 @@ def duration(seconds: float) -> str:
 
 def _catching_up(server: Answer, snapshot: Answer | None) -> str:
     if snapshot is not None:
-        percent = 100 * snapshot["bytes"] // max(snapshot["size"], 1)
-        return (
-            f"{printable(server['server_id'])} catches up: {size(snapshot['bytes'])} of a snapshot of "
-            f"{size(snapshot['size'])} ({percent} %)"
-        )
+        return f"{printable(server['server_id'])} catches up by a snapshot: {_part(snapshot)}"
     goal, match = server["goal_index"], min(server["match_index"], server["goal_index"])
     percent = 100 * match // goal if goal else 0
     return (

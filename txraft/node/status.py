@@ -58,7 +58,7 @@ class NodeStatus:
     One moment of one server. `role` is follower, pre-candidate, candidate, leader, passive, removed, stopped or
     failed.
 
-    The log in memory holds the entries from `first_index` on; what is before is in a snapshot.
+    The log in memory holds `log_entries` entries, from `first_index` on; what is before is in a snapshot.
     Indexes are 0 and members empty before the start. `waiting_for` has a sentence for everything that holds this server
     up; empty if nothing does. `catching_up` and `hand_over_to` (None: to nobody) are a leader's.
     """
@@ -69,6 +69,7 @@ class NodeStatus:
     term: int
     leader_id: str | None
     first_index: int
+    log_entries: int
     last_index: int
     durable_index: int
     commit_index: int
@@ -86,7 +87,7 @@ def describe(node: RaftNode, storage: StorageStatus, snapshots: SnapshotsStatus,
     """The status of `node`, in whatever state it is."""
     raft, server_id = node.raft, node.settings.server_id
     if raft is None:
-        return NodeStatus(server_id, "", "stopped", 0, None, 0, 0, 0, 0, 0, (), (), None, storage, snapshots, (), "")
+        return NodeStatus(server_id, "", "stopped", 0, None, 0, 0, 0, 0, 0, 0, (), (), None, storage, snapshots, (), "")
     leader = raft.role if isinstance(raft.role, Leader) and node.running else None
     return NodeStatus(
         server_id=node.settings.server_id,
@@ -95,6 +96,7 @@ def describe(node: RaftNode, storage: StorageStatus, snapshots: SnapshotsStatus,
         term=raft.term,
         leader_id=raft.leader_id if node.running else None,
         first_index=raft.log.first_index,
+        log_entries=raft.log.last_index - raft.log.base_index,
         last_index=raft.log.last_index,
         durable_index=raft.log.durable_index,
         commit_index=raft.commit_index,

@@ -39,11 +39,13 @@ class TakingStatus:
     """
     How snapshots are taken here. Those numbers are None of which nothing is known since the start.
 
-    `way` is that of the one under way, or empty. `stall_s` is the longest time for which the last one kept the server
-    from anything else, `seconds` how long it took. `failure` is why the last one failed, or empty if it did not.
+    `way` is that of the one under way, or empty. `index` is that of the last one that was taken, 0 if there is none:
+    `stall_s` is the longest time for which that one kept the server from anything else, `seconds` how long it took.
+    `failure` is why the last attempt failed, or empty if it did not.
     """
 
     way: str
+    index: int
     seconds: float | None
     stall_s: float | None
     taken: int
@@ -83,7 +85,7 @@ class SnapshotTaker:
         self._way: SnapshotWay | None = None
         self._started = self._stall_s = 0.0
         self._retry_at: float | None = None
-        self._last = TakingStatus("", None, None, 0, "")
+        self._last = TakingStatus("", 0, None, None, 0, "")
 
     # -- when
 
@@ -223,7 +225,7 @@ class SnapshotTaker:
             stall=self._stall_s * 1000,
         )
         self._retry_at = None
-        self._last = TakingStatus("", seconds, self._stall_s, self._last.taken + 1, "")
+        self._last = TakingStatus("", snapshot.meta.last_index, seconds, self._stall_s, self._last.taken + 1, "")
         self._end(snapshot)
 
     def _failed(self, failure: Failure) -> None:

@@ -174,9 +174,7 @@ class Verbs:
         return self.operations.change(replace={old: new}).addCallback(_after)
 
     def _snapshot(self) -> Deferred[Lines]:
-        return self.operations.snapshot().addCallback(
-            lambda taken: [f"Everything up to entry {taken['last_index']:,} is in it: {taken['bytes']:,} bytes."]
-        )
+        return self.operations.snapshot().addCallback(tables.snapshot)
 
     def _move(self, server: str, address: str) -> Deferred[Lines]:
         return self.operations.move({server: address}).addCallback(_after)
