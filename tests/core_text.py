@@ -31,18 +31,23 @@ SETTINGS = RaftSettings(
 
 
 def membership(text: str) -> Membership:
-    """`1,2,3` or, joint, `1,2,3<1,2` (new before old), learners behind a slash: `1,2/3`."""
+    """
+    `1,2,3` or, joint, `1,2,3<1,2` (new before old), learners behind a slash: `1,2/3`; and behind `->` what the change
+    under way leads to while somebody catches up: `1,2->1,2,3/4`.
+    """
+    text, _, wanted = text.partition("->")
     text, _, learners = text.partition("/")
     new, _, old = text.partition("<")
+    next_voters, _, next_learners = wanted.partition("/")
 
     def ids(part: str) -> tuple[str, ...]:
         return tuple(sorted(part.split(","))) if part else ()
 
-    return Membership("test", ids(new), ids(old), ids(learners))
+    return Membership("test", ids(new), ids(old), ids(learners), ids(next_voters), ids(next_learners))
 
 
 def show_membership(one: Membership) -> str:
-    """As `membership` reads it, and behind `->` what the change under way leads to while somebody catches up."""
+    """As `membership` reads it."""
     text = ",".join(one.voters)
     text += f"<{','.join(one.outgoing)}" if one.outgoing else ""
     text += f"/{','.join(one.learners)}" if one.learners else ""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from txraft.core.candidate import Candidate, PreCandidate
-from txraft.core.cluster_id import recoveries
 from txraft.core.errors import InvariantBroken
 from txraft.core.follower import Follower
 from txraft.core.leader import Leader
 from txraft.core.log import ENTRY_OVERHEAD_BYTES, EntryKind, Log
-from txraft.core.membership import NOBODY, Membership
+from txraft.core.membership import Membership
+from txraft.core.membership_rules import Configurations, broken_by, broken_by_leader, no_configurations
 from txraft.core.messages import (
     AppendEntriesResponse,
     Message,
@@ -22,6 +22,7 @@ from txraft.core.messages import (
     PreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from txraft.core.progress import Progress, ReplicationState
 from txraft.core.quorum import VoteResult, committed_index, vote_result
@@ -94,12 +95,10 @@ def check_sent(raft: Raft, receiver: str, message: Message) -> None:
         require(durable.voted_for == raft.server_id, "a candidate asks before its own vote is durable", *facts)
     if isinstance(message, AppendEntriesResponse):
         require(message.match_index <= raft.log.durable_index, "what is not durable is acknowledged", *facts)
-
-
-def _always_meet(one: Membership, other: Membership) -> bool:
-    """Whether any two quorums, one of each, have a server in common. Where nobody votes, nobody decides."""
-    pairs = [(half, other_half) for half in one.halves for other_half in other.halves]
-    return not one.voters or any(len(a) // 2 + len(b) // 2 + 2 > len({*a, *b}) for a, b in pairs)
+    if isinstance(message, TimeoutNow) and not isinstance(raft.role, Leader):
+        # Who hands over because it was asked to leads until the other one does. Thesis §4.2.2.
+        is_committed = raft.commit_index >= raft.memberships.current_index
+        require(is_committed, "a removed leader leaves before that is committed", *facts)
 
 
 class Words:
@@ -130,10 +129,14 @@ class Words:
 
 
 class _Seen:
-    """What was checked of one server; `terms[i]` is its log's term at index i."""
+    """
+    What was checked of one server; `terms[i]` is its log's term at index i, `in_force` what it was found to go by.
+    """
 
     def __init__(self) -> None:
         self.terms: list[int] = [0]
+        self.configurations = no_configurations()
+        self.in_force: tuple[tuple[int, Membership], Membership] | None = None
         self.term = 0
         self.commit_index = 0
         self.votes: dict[int, str] = {}
@@ -150,8 +153,8 @@ class ClusterInvariants:
 
     Checks Election Safety, Leader Append-Only, Log Matching, Leader Completeness, State Machine Safety (of what is
     committed), one vote a term across restarts, that nothing goes back, that what is committed is durable on a quorum
-    and cannot be lost by an election, that every term has a candidate, and that no leader believes a server to hold
-    more than it does.
+    and cannot be lost by an election, that every term has a candidate, that no leader believes a server to hold more
+    than it does, and that every server goes by the newest membership of its log, which changes as it must.
     """
 
     def __init__(self) -> None:
@@ -162,7 +165,10 @@ class ClusterInvariants:
         """In which term an index was committed, as far as this run has seen it."""
         self._seen: dict[str, _Seen] = {}
         self._term: int | None = None
-        self._committed_membership: tuple[int, Membership] = (0, NOBODY)
+        self._memberships: dict[tuple[int, int], Membership] = {}
+        """By index and term, of every configuration entry that there was."""
+        self._configurations = no_configurations()
+        """Those that are committed."""
 
     @property
     def leader_count(self) -> int:
@@ -171,7 +177,7 @@ class ClusterInvariants:
 
     def possible_memberships(self, rafts: Iterable[Raft]) -> list[Membership]:
         """The newest membership that is committed, and those that may be committed after it."""
-        index, committed = self._committed_membership
+        index, committed = self._configurations[-1]
         found = {committed: None}
         for raft in rafts:
             if raft.log.last_index > index and raft.memberships.at(index) == committed:
@@ -265,6 +271,7 @@ class ClusterInvariants:
         if len(seen.terms) <= base_index or seen.terms[base_index] != log.base_term:
             # A snapshot has taken the place of what was there.
             seen.terms = self._committed[: base_index + 1]
+            seen.configurations = [known for known in self._configurations if known[0] <= base_index]
             is_committed = len(seen.terms) > base_index and seen.terms[base_index] == log.base_term
             require(is_committed, "State Machine Safety: a snapshot", raft.server_id, base_index, log.base_term)
         index = min(log.last_index, len(seen.terms) - 1)
@@ -273,6 +280,8 @@ class ClusterInvariants:
         is_leading = isinstance(raft.role, Leader) and seen.role is raft.role
         require(not is_leading or index == len(seen.terms) - 1, "Leader Append-Only", raft.server_id, index)
         del seen.terms[index + 1 :]
+        while seen.configurations[-1][0] > index:
+            seen.configurations.pop()
         for at in range(index + 1, log.last_index + 1):
             term = log.term(at)
             assert term is not None
@@ -280,11 +289,29 @@ class ClusterInvariants:
             require(self._entries.setdefault((at, term), entry) == entry, "Log Matching", raft.server_id, at, term)
             seen.terms.append(term)
             if log.kind(at) is EntryKind.CONFIGURATION:
-                before, after = raft.memberships.at(at - 1), raft.memberships.at(at)
-                # With a recovery, an operator says that the old members are gone.
-                is_recovery = recoveries(after.cluster_id) > recoveries(before.cluster_id)
-                is_safe = is_recovery or _always_meet(before, after)
-                require(is_safe, "two memberships decide apart", raft.server_id, at, before, after)
+                self._check_configuration(seen.configurations, raft, at)
+        self._check_in_force(seen, raft)
+
+    def _check_configuration(self, configurations: Configurations, raft: Raft, index: int) -> None:
+        """An entry that puts a membership in force. What is before it is the same in every log that has it."""
+        log, term, (_, before) = raft.log, raft.log.term(index) or 0, configurations[-1]
+        broken = None
+        if (index, term) not in self._memberships:
+            after = self._memberships[index, term] = Membership.decode(log.command(index))
+            broken = broken_by(before, after)
+        configurations.append((index, self._memberships[index, term]))
+        if broken is None and isinstance(raft.role, Leader) and term == raft.term:
+            broken = broken_by_leader(log, raft.commit_index, term, configurations)
+        require(broken is None, broken or "", raft.server_id, index, before, configurations[-1])
+
+    @staticmethod
+    def _check_in_force(seen: _Seen, raft: Raft) -> None:
+        """A server goes by the newest membership of its log, committed or not. Paper, §6."""
+        newest, membership = seen.configurations[-1], raft.membership
+        if seen.in_force is None or seen.in_force[0] is not newest or seen.in_force[1] is not membership:
+            is_newest = (raft.memberships.current_index, membership) == newest
+            require(is_newest, "goes by another membership than its log's newest", raft.server_id, membership, newest)
+            seen.in_force = newest, membership
 
     def _check_leader(self, seen: _Seen, raft: Raft) -> None:
         if not isinstance(raft.role, Leader):
@@ -314,7 +341,7 @@ class ClusterInvariants:
             self._committed.append(seen.terms[index])
             self._commit_terms[index] = raft.term
             if raft.log.kind(index) is EntryKind.CONFIGURATION:
-                self._committed_membership = index, raft.memberships.at(index)
+                self._configurations.append((index, self._memberships[index, seen.terms[index]]))
             self._check_durable_quorum(raft, index, rafts)
             if index == raft.commit_index:
                 self._check_electable(rafts)

@@ -1,0 +1,71 @@
+"""
+What must hold of memberships that follow each other in one log, whoever wrote them. Part of `invariants`.
+
+Written from the paper (§6) and the thesis (§4), and from nothing in `change` or `reconfiguration`, which it judges.
+"""
+
+from __future__ import annotations
+
+from txraft.core.cluster_id import recoveries
+from txraft.core.log import Log
+from txraft.core.membership import NOBODY, Membership
+
+Configurations = list[tuple[int, Membership]]
+"""The configuration entries of one log: index and membership, ascending. The first is what there is without any."""
+
+
+def no_configurations() -> Configurations:
+    """Those of an empty log."""
+    return [(0, NOBODY)]
+
+
+def broken_by(before: Membership, after: Membership) -> str | None:
+    """The rule that is broken if `after` is the next membership behind `before`; None if they may follow each other."""
+    if recoveries(after.cluster_id) > recoveries(before.cluster_id):
+        # An operator has said that the old members are gone.
+        return None
+    if not _always_meet(before, after):
+        return "two memberships decide apart"
+    if after == before:
+        return "a membership is put in force that is so already"
+    if after.roles != before.roles and not _brings_on(before, after):
+        return "a change is begun in the midst of another"
+    return None
+
+
+def _always_meet(one: Membership, other: Membership) -> bool:
+    """Whether any two quorums, one of each, have a server in common. Where nobody votes, nobody decides."""
+    pairs = [(half, other_half) for half in one.halves for other_half in other.halves]
+    return not one.voters or any(len(a) // 2 + len(b) // 2 + 2 > len({*a, *b}) for a, b in pairs)
+
+
+def _brings_on(before: Membership, after: Membership) -> bool:
+    """Whether a change that `before` is in the midst of goes on, is given up, or is over. Thesis §4.2.1, §4.3."""
+    is_same = (after.voters, after.learners) == (before.voters, before.learners)
+    if before.outgoing:
+        return is_same and not after.is_changing
+    if before.next_voters:
+        is_given_up = is_same and not after.is_changing
+        has_come = (after.voters, after.learners) == (before.next_voters, before.next_learners)
+        return is_given_up or (has_come and not after.next_voters)
+    return True
+
+
+def broken_by_leader(log: Log, commit_index: int, term: int, configurations: Configurations) -> str | None:
+    """
+    The rule that is broken if the newest configuration is one that the leader of `term` has appended to its log itself.
+
+    What is only written down of the members, without a change of what they are, may be so at any time.
+    """
+    (_, after), older = configurations[-1], configurations[:-1]
+    if after.roles == older[-1][1].roles:
+        return None
+    if log.term(commit_index) != term:
+        # Ongaro, "bug in single-server membership changes", 2015.
+        return "a change before the leader has committed anything"
+    index = older[-1][0]
+    for at, membership in reversed(older):
+        if membership.roles != older[-1][1].roles:
+            break
+        index = at
+    return "a change before the last one is committed" if index > commit_index else None
