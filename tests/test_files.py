@@ -239,6 +239,20 @@ def test_fake_disk_halts_at_the_nth_call_and_at_all_behind_it(disk):
     assert disk.read_file("/f") == b"a"
 
 
+def test_free_bytes_are_those_of_the_file_system(tmp_path):
+    found = os.statvfs(tmp_path)
+    assert 0 < FILES.free_bytes(str(tmp_path)) <= found.f_blocks * found.f_frsize
+    with pytest.raises(StorageError, match="/none: statvfs failed: No such file"):
+        FILES.free_bytes(str(tmp_path / "none"))
+
+
+def test_fake_disk_says_what_is_free_and_a_full_one_has_nothing(disk):
+    disk.free = 77
+    assert disk.free_bytes("/") == 77
+    disk.fill()
+    assert disk.free_bytes("/") == 0
+
+
 def test_fake_disk_drops_locks_and_handles_at_a_crash(disk):
     handle = disk.lock("/lock")
     with pytest.raises(StorageError, match="in use"):

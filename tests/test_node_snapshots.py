@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.errors import OutcomeUnknown, SnapshotRefused
@@ -151,6 +152,31 @@ class SendingTests(SynchronousTestCase):
         cluster.network.faults.drop = 0.5
         cluster.network.heal()
         self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 10), 60))
+
+    def test_a_receiver_without_room_says_so_and_gets_it_when_there_is(self) -> None:
+        """S10, D08."""
+        cluster = Cluster()
+        leader, away = behind(cluster)
+        receiver, disk = cluster.node(away), cluster.servers[away].disk
+        disk.free = 100
+        logged: list[str] = []
+        globalLogPublisher.addObserver(observer := lambda event: logged.append(str(formatEvent(event))))
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        cluster.network.heal()
+        cluster.run(5)
+        problem = receiver.status().snapshots.failure
+        self.assertIn("bytes, and 100 are free", problem)
+        self.assertIn(
+            f"The snapshot that this server needs cannot be received: {problem}.", receiver.status().waiting_for
+        )
+        self.assertEqual(
+            [text for text in logged if "no snapshot can be received" in text],
+            [f"no snapshot can be received: {problem}"],
+        )
+        write(cluster, leader, 1)
+        disk.free = 1 << 20
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 11), 60))
+        self.assertEqual(receiver.status().snapshots.failure, "")
 
     def test_the_next_leader_sends_its_own(self) -> None:
         """S06, S15."""

@@ -317,6 +317,39 @@ def test_a_failed_call_costs_one_snapshot_and_no_other(error, written):
             assert server.start().meta.last_index == 20, (call, number)
 
 
+def test_a_snapshot_for_which_there_is_no_room_is_not_begun(server):
+    """S10, D08: the log on the same disk needs what is left. A quarter more, as the state may have grown."""
+    size = server.take(meta(3)).size
+    server.disk.free = size * 5 // 4 - 1
+    with pytest.raises(StorageError, match=f"would take about {size * 5 // 4} bytes, and {server.disk.free} are free"):
+        server.take(meta(5))
+    assert server.indexes() == [3]
+    assert len(server.disk.file_names()) == 1
+    server.disk.free += 1
+    server.take(meta(5))
+    assert server.indexes() == [5, 3]
+
+
+def test_the_first_snapshot_is_tried_whatever_is_free(server):
+    """Nobody knows its size."""
+    server.disk.free = 0
+    assert server.take(meta(3)).meta.last_index == 3
+
+
+def test_only_what_is_missing_of_an_offered_snapshot_needs_room(server):
+    """S10, D08."""
+    data, offer = encoded()
+    server.disk.free = len(data) - 1
+    with pytest.raises(StorageError, match=f"the rest of the snapshot that is offered would take about {len(data)} "):
+        server.wait(server.store.receive(offer))
+    server.disk.free = len(data)
+    partial = server.wait(server.store.receive(offer))
+    server.wait(partial.append(0, data[:500]))
+    server.wait(partial.close())
+    server.disk.free -= 500
+    assert server.receive(data, offer) == offer
+
+
 def test_a_disk_that_fails_at_the_start_is_an_error_and_no_reason_to_use_an_older_one(server):
     server.take(meta(3))
     server.take(meta(5))

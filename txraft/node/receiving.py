@@ -8,12 +8,13 @@ from typing import Any
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txraft.core.cluster_id import name_of
 from txraft.core.errors import InvalidMessage
 from txraft.core.raft import Raft
-from txraft.errors import ProtocolError
+from txraft.errors import ProtocolError, StorageError
 from txraft.interfaces import IPartialSnapshot, ISnapshotStore, IStateMachine, Snapshot
 from txraft.node.restoring import Restore, prepare
 from txraft.node.transfers import TransferStatus
@@ -25,7 +26,8 @@ Install = Callable[[Snapshot, Restore | None], None]
 
 class SnapshotReceiving:
     """
-    One server's. `received_count` are those that came whole.
+    One server's. `received_count` are those that came whole. `failure` is why the last one that was offered found no
+    place here; empty if it did.
 
     @param live: the core; None if this server may do nothing any more.
     @param install: called with a snapshot that is durable here, and with what makes it the machine's state, or None if
@@ -41,6 +43,7 @@ class SnapshotReceiving:
         install: Install,
     ) -> None:
         self.received_count = 0
+        self.failure = ""
         self._store = store
         self._machine = machine
         self._clock = clock
@@ -65,10 +68,12 @@ class SnapshotReceiving:
         if offer.meta.last_index <= raft.commit_index:
             return succeed(NotNeeded(offer, lambda: self._install(offer, None)))
         self.stop()
-        return self._store.receive(offer).addCallback(lambda partial: self._begin(sender, offer, partial))
+        place = self._store.receive(offer)
+        return place.addCallbacks(lambda partial: self._begin(sender, offer, partial), self.failed)
 
     def _begin(self, sender: str, offer: Snapshot, partial: Any) -> Incoming:
         self.stop()
+        self.failure = ""
         _log.info(
             "{sender} sends the snapshot at entry {index}: {size} bytes, of which {offset} are here",
             sender=sender,
@@ -89,6 +94,15 @@ class SnapshotReceiving:
         if self._live() is not None:
             self._install(snapshot, restore)
         return snapshot
+
+    def failed(self, failure: Failure) -> Failure:
+        """Our disk does not take it, for want of room, say. The sender is told, and soon tries again: logged once."""
+        if failure.check(StorageError):
+            why = failure.getErrorMessage()
+            if not self.failure:
+                _log.error("no snapshot can be received: {why}", why=why)
+            self.failure = why
+        return failure
 
     def forget(self, incoming: Incoming) -> None:
         """It has ended."""
@@ -126,12 +140,12 @@ class Incoming:
     def append(self, offset: int, data: bytes) -> Deferred[int]:
         self._require_open()
         appended: Deferred[int] = self._partial.append(offset, data)
-        return appended
+        return appended.addErrback(self._receiving.failed)
 
     def commit(self) -> Deferred[Snapshot]:
         self._require_open()
         committed: Deferred[Any] = self._partial.commit()
-        return committed.addCallback(self._receiving.completed)
+        return committed.addErrback(self._receiving.failed).addCallback(self._receiving.completed)
 
     def _require_open(self) -> None:
         if not self._is_open:

@@ -27,8 +27,8 @@ class SnapshotsStatus:
     """
     `index` is that of the newest snapshot, 0 if there is none; `size` its bytes; `age_s` how long it has been there,
     None if it was there at the start. `log_bytes` is the log behind it, in memory. `taking` is how this server takes
-    its own; `sent` and `received` how many went between servers; `problem` is what is wrong with a newer one that was
-    on disk at the start.
+    its own; `sent` and `received` how many went between servers; `failure` is why the last one that was offered to this
+    server could not be received, or empty; `problem` is what is wrong with a newer one that was on disk at the start.
     """
 
     index: int
@@ -38,6 +38,7 @@ class SnapshotsStatus:
     taking: TakingStatus
     sent: int
     received: int
+    failure: str
     transfers: tuple[TransferStatus, ...]
     problem: str
 
@@ -196,6 +197,7 @@ class SnapshotKeeper:
             taking=self._taker.status(),
             sent=self._sending.sent_count,
             received=self.receiving.received_count,
+            failure=self.receiving.failure,
             transfers=(*self._sending.status(), *self.receiving.status()),
             problem=self._store.problem,
         )

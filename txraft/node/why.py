@@ -37,6 +37,8 @@ def reasons(
         for transfer in snapshots.transfers
         if transfer.direction == "from"
     ]
+    if snapshots.failure:
+        sentences.append(f"The snapshot that this server needs cannot be received: {snapshots.failure}.")
     if raft.server_id not in raft.membership.members:
         sentences.append(_outside(raft))
     elif raft.is_disowned:

@@ -83,6 +83,9 @@ class IFileSystem(Interface):
         @raise FileNotFoundError: it does not exist.
         """
 
+    def free_bytes(path: str) -> int:
+        """How many bytes more this process may write to files in a directory; what nobody keeps from others."""
+
 
 @attrs.frozen
 class OpenFile:
@@ -212,6 +215,11 @@ class FileSystem:
             except FileNotFoundError as error:
                 missing = error
         raise missing
+
+    def free_bytes(self, path: str) -> int:
+        with blaming(path, "statvfs"):
+            found = os.statvfs(path)
+            return found.f_bavail * found.f_frsize
 
 
 class Syncs:

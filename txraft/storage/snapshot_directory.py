@@ -105,10 +105,22 @@ class SnapshotDirectory:
         return self._join(_prefix(meta) + ".tmp")
 
     def create(self, meta: SnapshotMeta) -> SnapshotFileWriter:
-        """Begin to write one; what a failure left behind goes."""
+        """
+        Begin to write one; what a failure left behind goes.
+
+        @raise StorageError: also if there is no room for one that is a quarter larger than the newest.
+        """
         path = self.temporary_path(meta)
         unlink_if_there(self._files, self._syncs, path)
+        if self.kept:
+            self._need_room("the snapshot", self.kept[0].size * 5 // 4)
         return SnapshotFileWriter(self._files, self._syncs, path, meta)
+
+    def _need_room(self, what: str, size: int) -> None:
+        """Better no snapshot than a full disk: the log, which may be on the same one, could not go on."""
+        free = self._files.free_bytes(self.path)
+        if free < size:
+            raise StorageError(f"{self.path}: {what} would take about {size} bytes, and {free} are free")
 
     def commit(self, meta: SnapshotMeta) -> Snapshot:
         """
@@ -153,6 +165,7 @@ class SnapshotDirectory:
         The place for a snapshot that is offered, with what has come of it. Whatever has come of others is removed.
 
         @raise ProtocolError: one as new is here.
+        @raise StorageError: also if there is no room for the rest of it.
         """
         if self.kept and self.kept[0].meta.last_index >= offer.meta.last_index:
             raise ProtocolError(
@@ -163,7 +176,13 @@ class SnapshotDirectory:
         for other in self._files.list_directory(self.path):
             if other.endswith(".part") and other != name:
                 self._files.unlink(self._join(other))
-        return PartialSnapshot(self._files, self._syncs, self._join(name), offer, self._let_count)
+        partial = PartialSnapshot(self._files, self._syncs, self._join(name), offer, self._let_count)
+        try:
+            self._need_room("the rest of the snapshot that is offered", offer.size - partial.offset)
+        except StorageError:
+            partial.close()
+            raise
+        return partial
 
 
 class PartialSnapshot:

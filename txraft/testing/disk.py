@@ -119,6 +119,8 @@ class FakeDisk:
         self._locked: set[str] = set()
         self._faults: list[_Fault] = []
         self.is_full = False
+        self.free = 1 << 40
+        """What `free_bytes` says while the disk is not full. Nothing that is written counts against it."""
         self._halt_at: int | None = None
         self._when_halted: Callable[[], object] = lambda: None
 
@@ -323,6 +325,10 @@ class FakeDisk:
         if not self._is_directory(self._names, path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return sorted(os.path.basename(name) for name in self._names if os.path.dirname(name) == path)
+
+    def free_bytes(self, path: str) -> int:
+        self._count("statvfs", path)
+        return 0 if self.is_full else self.free
 
     # -- inside
 
