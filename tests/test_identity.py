@@ -324,6 +324,21 @@ def test_a_wiped_voter_that_is_removed_and_added_is_pinned_anew():
     assert (len(pinned(cluster)), cluster.servers[wiped].machine.commands) == (1, [b"x", b"x"])
 
 
+def test_a_wiped_server_that_knows_no_cluster_says_why_it_is_refused_until_it_is_taken_in_again():
+    cluster = running_cluster(seed=5, passive=1)
+    leader = cluster.leader()
+    decided(cluster, leader, Change(voters=("s4",)))
+    wipe(cluster, "s4")
+    told = "This server belongs to no cluster, and has been refused: 's"
+    assert cluster.run_until(lambda: told in "".join(cluster.node("s4").status().waiting_for), 5)
+    [sentence] = cluster.node("s4").status().waiting_for
+    assert "'s4' has lost its data, or has another server's: remove it from the cluster and add it again" in sentence
+    decided(cluster, leader, Change(removed=("s4",)))
+    decided(cluster, leader, Change(voters=("s4",)))
+    cluster.run(1)
+    assert cluster.node("s4").status().waiting_for == ()
+
+
 def test_a_server_that_was_away_follows_one_that_was_wiped_and_added_again():
     """It knows it by another data directory: its answers count for nothing there, its leadership does."""
     cluster = running_cluster(seed=6, size=5)

@@ -167,6 +167,18 @@ class Another(SynchronousTestCase):
         self.assertTrue(caller.lost)
         self.assertIn("'s1' has lost its data", lines[0])
 
+    def test_a_passive_server_that_has_lost_its_data_hears_from_its_cluster_why_it_is_refused(self) -> None:
+        """It dials nobody by itself, and whoever dials it hangs up: the answer to its dialling back is waited for."""
+        one = Server(self.network, "s1")
+        one.transport.set_peers([Contact("s3", "", 1)])
+        wiped = Server(self.network, "s3", cluster_id="", incarnation=9)
+        self.network.advance(3)
+        self.assertIn("'s1' says: \"'s3' has lost its data", wiped.transport.refusal)
+        self.assertEqual(wiped.transport._peers, {}, "nothing is left of a server that keeps no link")
+        one.transport.set_peers([Contact("s3")])
+        self.network.advance(2)
+        self.assertEqual((wiped.transport.refusal, wiped.transport.link_status("s1")), ("", "connected"))
+
     def test_two_that_have_lost_their_data_are_told_so_by_the_third_and_talk_to_each_other_no_more(self) -> None:
         self.two.transport.stop()
         self.network.run()

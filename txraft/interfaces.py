@@ -200,7 +200,6 @@ class ILogStore(Interface):
         is kept, so that each of them can be started from.
 
         In order with the writes: what was handed to `write` before is written before.
-
         @return: a Deferred of None, or of a `StorageError` after which the store must not be used.
         """
 
@@ -239,9 +238,8 @@ class ISnapshotStore(Interface):
 
     def open(snapshot: Snapshot) -> Deferred[ISnapshotReader]:
         """
-        A Deferred of a reader for one of `kept()`. Until it is closed, the snapshot can be read, kept or not.
-
-        Fails with `StorageError`.
+        A Deferred of a reader for one of `kept()`; it fails with `StorageError`. Until the reader is closed, the
+        snapshot can be read, kept or not.
         """
 
     def receive(offer: Snapshot) -> Deferred[IPartialSnapshot]:
@@ -342,6 +340,8 @@ class ITransport(Interface):
 
     From one sender they arrive in the order in which they were sent.
     """
+
+    refusal = Attribute("Which server has refused to talk to this one, and why; empty if the last one asked has not.")
 
     def start(
         identity: Identity,

@@ -28,6 +28,9 @@ from txraft.net.journal import Journal
 from txraft.net.links import Link
 from txraft.net.writing import write_now
 
+CONNECTING = "connecting"
+"""The status of a server of which nothing is known yet, not even that it cannot be reached."""
+
 CONNECT_S = 5.0
 """For one attempt, name resolution included."""
 
@@ -59,7 +62,9 @@ class Peer:
         self.address = address
         self.reactor = reactor
         self.registry = registry
-        self.status = "connecting"
+        self.status = CONNECTING
+        self.when_answered: Callable[[], None] = lambda: None
+        """Called when the server has answered, or cannot be reached."""
         self.dropped_messages = 0
         self.max_queue_bytes = max_queue_bytes
         self._name = f"to {server_id}"
@@ -143,8 +148,10 @@ class Peer:
     def came_up(self, hello: Hello) -> None:
         """Hands are shaken."""
         self.registry.learn(hello)
+        self.registry.refusal = ""
         self.status = "connected"
         self._journal.say(self._name, self.status, level=LogLevel.info)
+        self.when_answered()
 
     def ended(self, link: DialledLink, reason: str) -> None:
         """The connection is gone."""
@@ -164,6 +171,7 @@ class Peer:
         if not self._stopped:
             self._retry = self.reactor.callLater(self._retry_delay_s(self._failures), self.dial)
             self._failures += 1
+            self.when_answered()
 
 
 def give_up(result: object, timeout_s: float) -> NoReturn:

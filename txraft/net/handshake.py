@@ -87,7 +87,8 @@ class Registry:
     """
     Who this server is, whom it talks to, and what each of them said last.
 
-    :ivar disowned_by: the server that said, with its reason, that we are not the member of our name; empty if none has.
+    :ivar disowned_by: the server that said that we are not the member of our name; empty if none has.
+    :ivar refusal: which server has refused us, and why; empty if the last one that we asked has not.
     """
 
     def __init__(self) -> None:
@@ -97,6 +98,7 @@ class Registry:
         self.contacts: dict[str, Contact] = {}
         """The peers, by server id."""
         self.disowned_by = ""
+        self.refusal = ""
         self.when_disowned: Callable[[], None] = lambda: None
         self.met: Callable[[], None] = lambda: None
         """Called when something was learned of a server."""
@@ -162,6 +164,7 @@ class Registry:
 
     def learn_refusal(self, hello: Hello) -> None:
         """The other side refuses us. Who has been part of an epoch knows better, and need not believe it."""
+        self.refusal = f"{quoted(hello.server_id)} says: {quoted(hello.refusal, MAX_SENTENCE)}"
         is_one_of_us = hello.server_id in self.contacts and may_be_one(hello.cluster_id, self.us.cluster_id)
         if hello.lost_data and is_one_of_us and not has_epoch(self.us.cluster_id) and not self.disowned_by:
             self.disowned_by = quoted(hello.server_id)

@@ -21,8 +21,8 @@ from txraft.core.contact import Contact
 from txraft.core.messages import Message
 from txraft.interfaces import Addresses, Identity, ISnapshotReader, ITransport, Snapshot
 from txraft.net.accepting import Acceptor, Receive
-from txraft.net.dialling import Peer
-from txraft.net.handshake import Registry
+from txraft.net.dialling import CONNECTING, Peer
+from txraft.net.handshake import MAX_STRANGERS, Registry
 from txraft.net.journal import Journal
 from txraft.net.probing import probe
 from txraft.net.receiving import Accept
@@ -165,6 +165,11 @@ class PeerTransport:
         peer = self._peers.get(server_id)
         return "not a peer" if peer is None else peer.status
 
+    @property
+    def refusal(self) -> str:
+        """See `ITransport`."""
+        return self._registry.refusal
+
     def probe(self, server_id: str, address: str) -> Deferred[str]:
         """Whether that server answers there, and this one could talk to it: "reachable", or why not. Never fails."""
         peer = self._peers.get(server_id)
@@ -218,13 +223,21 @@ class PeerTransport:
     def _dial_back(self, server_id: str) -> None:
         """A server that reached us can be reached: do not wait for the next retry; and a stranger wants an answer."""
         if server_id in self._peers:
+            self._peers[server_id].when_answered = lambda: None
             self._peers[server_id].retry_now()
         else:
             self._add_peer(server_id)
 
     def _let_stranger_go(self, server_id: str) -> None:
-        if server_id in self._peers and server_id not in self._registry.peers:
-            self._let_go(self._peers.pop(server_id))
+        """It keeps no link to us. Whoever has been dialled back may be about to say why: then that is waited for."""
+        peer = self._peers.get(server_id)
+        if peer is None or server_id in self._registry.peers:
+            return
+        strangers = [other for other in self._peers if other not in self._registry.peers]
+        if peer.status == CONNECTING and len(strangers) <= MAX_STRANGERS:
+            peer.when_answered = lambda: self._let_stranger_go(server_id)
+        else:
+            self._let_go(self._peers.pop(server_id), "it keeps no link to this server")
 
 
 def _listen(endpoint: IStreamServerEndpoint, acceptor: Acceptor) -> IListeningPort:

@@ -40,7 +40,7 @@ def reasons(
     if snapshots.failure:
         sentences.append(f"The snapshot that this server needs cannot be received: {snapshots.failure}.")
     if raft.server_id not in raft.membership.members:
-        sentences.append(_outside(raft))
+        sentences.append(_outside(raft, transport))
     elif raft.is_disowned:
         sentences.append(_disowned(raft))
     elif raft.leader_id is None:
@@ -55,8 +55,10 @@ def reasons(
     return sentences
 
 
-def _outside(raft: Raft) -> str:
+def _outside(raft: Raft, transport: ITransport) -> str:
     if not raft.membership.members:
+        if transport.refusal:
+            return f"This server belongs to no cluster, and has been refused: {transport.refusal}."
         return "This server belongs to no cluster: its leader must be asked to add it."
     return (
         f"Entry {raft.memberships.current_index} has removed this server from the cluster: it may be stopped, or added "

@@ -291,6 +291,7 @@ class SimulatedTransport:
 
     def _meet(self, other: SimulatedTransport) -> None:
         self._met.add(other)
+        self._registry.refusal = ""
         self._registry.learn(decode_hello(other.hello_to(self.server_id)))
 
     def set_peers(self, peers: Sequence[Contact]) -> None:
@@ -330,6 +331,10 @@ class SimulatedTransport:
 
     def link_status(self, server_id: str) -> str:
         return "cut" if self._network.is_cut(self.server_id, server_id) else "connected"
+
+    @property
+    def refusal(self) -> str:
+        return self._registry.refusal
 
     def stop(self) -> Deferred[None]:
         self._network.detach(self)
