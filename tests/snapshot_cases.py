@@ -7,6 +7,7 @@ import random
 from twisted.internet.task import Clock
 
 from txraft.core.snapshot import SnapshotMeta
+from txraft.framing import Splitter
 from txraft.interfaces import Snapshot
 from txraft.storage.snapshot_format import Encoder
 from txraft.storage.snapshots import SnapshotStore
@@ -36,6 +37,11 @@ def encoded(of=None, chunks=CHUNKS):
     parts = [encoder.header(), *(data for chunk in chunks for data in encoder.chunk(chunk))]
     end, size, digest = encoder.trailer()
     return b"".join([*parts, end]), Snapshot(of, size, digest)
+
+
+def payloads_of(data):
+    """The frames of a file, without their headers."""
+    return Splitter(1 << 21).feed(data)
 
 
 class Server:

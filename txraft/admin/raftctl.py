@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from txraft.admin import changing, dev, log, recover, saving, show, verify
+from txraft.admin import changing, dev, log, recover, restore, saving, show, verify
 from txraft.admin.manhole import password_command as manhole_password
 from txraft.testing import command as simulate
 
@@ -36,6 +36,7 @@ COMMANDS = (
     Command("move", "say where members are that have moved", changing.add_arguments_of_move, changing.move),
     Command("transfer", "let another server lead", changing.add_arguments_of_transfer, changing.transfer),
     Command("snapshot", "let a server take a snapshot", saving.add_arguments_of_snapshot, saving.snapshot),
+    Command("restore", "make a new cluster of a backup", restore.add_arguments, restore.run),
     Command("recover", "go on with what one server has, when a majority is gone", recover.add_arguments, recover.run),
     Command("verify", "check every checksum in a stopped server's data", verify.add_arguments, verify.run),
     Command("log", "show the entries in a stopped server's log", log.add_arguments, log.run),

@@ -270,3 +270,15 @@ def unlink_if_there(files: IFileSystem, syncs: Syncs, path: str) -> None:
     if os.path.basename(path) in files.list_directory(directory_of(path)):
         files.unlink(path)
         syncs.directory_of(path)
+
+
+def make_directory(files: IFileSystem, syncs: Syncs, path: str) -> None:
+    """Make a directory, and those that it is in, for good; one that is there already is left as it is."""
+    try:
+        files.mkdir(path)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_directory(files, syncs, directory_of(path))
+        files.mkdir(path)
+    syncs.directory_of(path)

@@ -38,6 +38,10 @@ class SnapshotFileWriter:
         for data in self._encoder.chunk(chunk):
             self._write(data)
 
+    def write_record(self, record: bytes) -> None:
+        """Add a record of another snapshot, as `SnapshotFileReader.records` gave it."""
+        self._write(self._encoder.record(record))
+
     def finish(self) -> None:
         """Write the trailer, and make the content durable; the name is not."""
         self._write(self._encoder.trailer()[0])
@@ -94,14 +98,29 @@ class SnapshotFileReader:
 
     def _advance(self) -> bool:
         """Decode some more of the file, the newest chunk first; False if there was no more."""
+        chunks = self._decode(self._decoder.feed)
+        self._chunks = chunks[::-1] if chunks is not None else []
+        return chunks is not None
+
+    def _decode(self, decode: Callable[[bytes], list[bytes]]) -> list[bytes] | None:
         data = self.read(self._offset, READ_BYTES)
         self._offset += len(data)
         with _blaming(self._path):
-            if not data:
-                self._decoder.finish(self.size)
-                return False
-            self._chunks = self._decoder.feed(data)[::-1]
-        return True
+            if data:
+                return decode(data)
+            self._decoder.finish(self.size)
+            return None
+
+    def records(self, progress: Callable[[int, int], None] = lambda done, size: None) -> Iterator[bytes]:
+        """
+        All records, as they are, for a copy with another header; of use only when all of them have come.
+
+        @param progress: see `verify`.
+        @raise DamagedSnapshot: it is not a whole and intact snapshot.
+        """
+        while (records := self._decode(self._decoder.records)) is not None:
+            yield from records
+            progress(self._offset, self.size)
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, size: None) -> Snapshot:
         """

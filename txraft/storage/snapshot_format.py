@@ -150,6 +150,10 @@ class Encoder:
         trailer = self._tally.trailer()
         return trailer.encode(), trailer.size + TRAILER_FRAME_BYTES, trailer.digest
 
+    def record(self, payload: bytes) -> bytes:
+        """A record as `Decoder.records` gave it."""
+        return self._frame(payload)
+
     def _frame(self, payload: bytes) -> bytes:
         self._tally.add(payload)
         return frame(payload)
@@ -176,11 +180,29 @@ class Decoder:
         @raise BadSnapshot: it is not what an `Encoder` made.
         @raise OtherFormat: another version of txraft made it.
         """
+        return [chunk for payload in self._split(data) for chunk in self._checked(payload)]
+
+    def records(self, data: bytes) -> list[bytes]:
+        """As `feed`, but the records that `data` completes, as they are, for a copy."""
+        records = []
+        for payload in self._split(data):
+            is_header = self.meta is None
+            self._checked(payload)
+            if not is_header and self.trailer is None:
+                records.append(payload)
+        return records
+
+    def _split(self, data: bytes) -> list[bytes]:
         try:
-            payloads = self._splitter.feed(data)
+            return self._splitter.feed(data)
         except FramingError as error:
             raise BadSnapshot(f"behind offset {self._tally.size}: {error}") from None
-        return [chunk for payload in payloads for chunk in self._take(payload)]
+
+    def _checked(self, payload: bytes) -> list[bytes]:
+        try:
+            return self._take(payload)
+        except BadSnapshot as error:
+            raise BadSnapshot(f"at offset {self._tally.size}: {error}") from None
 
     def _take(self, payload: bytes) -> list[bytes]:
         if self.trailer is not None:
@@ -188,7 +210,7 @@ class Decoder:
         if self.meta is None:
             self.meta = _decode_meta(payload)
         elif payload[:1] == _TRAILER_MARK:
-            self.trailer = self._checked(Trailer.decode(payload))
+            self.trailer = self._fitting(Trailer.decode(payload))
             return []
         elif payload[:1] == _PART:
             self._parts.append(payload[1:])
@@ -198,11 +220,11 @@ class Decoder:
             self._parts.clear()
             return [chunk]
         else:
-            raise BadSnapshot(f"at offset {self._tally.size}: a record of an unknown kind, {payload[:1]!r}")
+            raise BadSnapshot(f"a record of an unknown kind, {payload[:1]!r}")
         self._tally.add(payload)
         return []
 
-    def _checked(self, trailer: Trailer) -> Trailer:
+    def _fitting(self, trailer: Trailer) -> Trailer:
         found = self._tally.trailer()
         if self._parts:
             raise BadSnapshot("its last chunk is not complete")
@@ -222,8 +244,9 @@ class Decoder:
         """
         if self.trailer is None:
             raise BadSnapshot(f"it ends at offset {size}, and its trailer is missing")
-        if self.trailer.size + TRAILER_FRAME_BYTES != size:
-            raise BadSnapshot("something behind its end")
+        stop = self.trailer.size + TRAILER_FRAME_BYTES
+        if stop != size:
+            raise BadSnapshot(f"at offset {stop}: something behind its end")
         return self.trailer
 
 

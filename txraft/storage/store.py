@@ -18,7 +18,7 @@ from txraft.core.messages import HardState
 from txraft.core.snapshot import SnapshotMeta
 from txraft.errors import DamagedLog, StorageError
 from txraft.interfaces import Identity, ILogStore, Recovered, Snapshot, StorageStatus
-from txraft.storage.files import IFileSystem, Syncs, directory_of
+from txraft.storage.files import IFileSystem, Syncs, directory_of, make_directory
 from txraft.storage.recovery import REMEDY, find_segments, is_untouched, segment_path
 from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.state_file import VOTE_REMEDY, StateFile
@@ -90,7 +90,7 @@ class LogStore:
             raise StorageError(f"{self._state_file.path}: not there: no server has ever started with this directory")
         state_dir = directory_of(self._state_file.path)
         for path in (self._data_dir, directory_of(self._log_file), state_dir, self.snapshots.path):
-            self._make_directory(path)
+            make_directory(self._files, self._syncs, path)
         self._lock = self._files.lock(os.path.join(self._data_dir, "lock"))
         try:
             recovered = self._recover()
@@ -108,16 +108,6 @@ class LogStore:
             server=recovered.identity.server_id,
         )
         return recovered
-
-    def _make_directory(self, path: str) -> None:
-        try:
-            self._files.mkdir(path)
-        except FileExistsError:
-            return
-        except FileNotFoundError:
-            self._make_directory(directory_of(path))
-            self._files.mkdir(path)
-        self._syncs.directory_of(path)
 
     def _recover(self) -> Recovered:
         state = self._state_file.read()

@@ -61,9 +61,10 @@ class WriteAheadLog:
         """How much of the segments is not zeros."""
         return sum(segment.stop_offset for segment in self.segments)
 
-    def create(self) -> None:
-        """Make the first segment of a log without entries."""
+    def create(self, first_index: int = 1) -> None:
+        """Make the first segment of a log without entries; the first one will have `first_index`."""
         unlink_if_there(self._files, self._syncs, self._spare_path)
+        self._next_index = first_index
         self._add_segment(1, self._next_index, needed=0)
 
     def recover(self, first_index: int = 1, previous_term: int | None = None) -> list[EntryRun]:
