@@ -251,15 +251,17 @@ def test_the_restored_server_leads_has_everything_and_others_are_added():
     data = source.read_file(path)
     old.stop()
     new = Cluster(seed=6, size=1, passive=2)
-    # What was true before the backup stays true.
-    new._record = old._record
-    new._invariants._committed = old._invariants._committed[: saved.meta.last_index + 1]
     disk = new.servers["s1"].disk
     disk.write_file(BACKUP, data)
     identity = Identity("simulated.0.0000beef", "s1", 99)
     reader = SnapshotFileReader(disk, BACKUP)
     paths = Paths("/data", "/data/raft.log", "/data/raft.state", "/data/snapshots")
-    Restoration(disk, paths, 4096).make(reader, new_server(saved.meta, identity), lambda done, size: None)
+    server = new_server(saved.meta, identity)
+    Restoration(disk, paths, 4096).make(reader, server, lambda done, size: None)
+    # What was true before the backup stays true, but for who the members are.
+    new._record = old._record
+    new._invariants._committed = old._invariants._committed[: saved.meta.last_index + 1]
+    new._invariants._configurations.append((server.meta.membership_index, Membership.decode(server.meta.membership)))
     new.start()
     leader = new.elect()
     assert leader.identity.cluster_id == "simulated.0.0000beef"
