@@ -60,6 +60,7 @@ def test_every_page_answers_head_as_get_without_the_body():
         {"origin": "null"},
         {"origin": "http://127.0.0.1:29999"},
         {"origin": "http://127.0.0.1"},
+        {"origin": "http://127.0.0.1:29998.evil.example"},
         {"origin": "http://evil.example/http://127.0.0.1:29998"},
         {"origin": "http://127.0.0.1:29998", "host": ""},
         {"sec_fetch_site": "cross-site"},
@@ -92,7 +93,18 @@ def test_our_own_page_and_what_is_no_browser_may_change_things(headers):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:29998", "127.0.0.1.evil.example", "a b", "[::1", "s1,s2"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:29998",
+        "127.0.0.1.evil.example",
+        "node.example.evil.example",
+        "evil-node.example",
+        "localhost.evil.example",
+        "a b",
+        "[::1",
+        "s1,s2",
+    ],
 )
 @pytest.mark.parametrize("path", ["/", "/v1/status", "/nowhere", "/v1/nowhere"])
 def test_a_host_that_is_not_this_server_is_refused(host, path):

@@ -275,6 +275,28 @@ class ReconfigureTests(OperatingTestCase):
         self.assertEqual(said[0], "server address list: a:1,b:1")
         self.assertEqual(said[3:5], [f"request the leader[{A}] to add server b", "succeed"])
 
+    def test_a_plan_shows_the_hand_over_and_the_members_and_changes_nothing(self) -> None:
+        bodies = []
+
+        def note(path: str, body: Any) -> Reply:
+            if path == "/v1/members":
+                return 200, {"members": [member("a:1", is_leader=True, link="this server"), member("d:1")]}
+            bodies.append((path, body))
+            constitution = {"voters": ["a:1"], "learners": [], "quorum": 1, "failures_survived": 0}
+            plan = {"before": constitution, "after": constitution, "servers": [], "refusal": None, "notes": []}
+            return 200, {**plan, "refusal": "no" if body["remove"] == ["x"] else None}
+
+        self.servers.handlers = {A: note}
+        self.assertEqual(self.reconfigure("--plan", "-d", "e", "-a", "b,c", "-t", "d", "-s"), 0)
+        said = self.out.getvalue()
+        self.assertIn("server address list: a:1,d:1", said)
+        self.assertIn("The leadership would go from a:1 to d:1.", said)
+        self.assertIn("survives", said)
+        [(path, body)] = bodies
+        self.assertEqual((path, body["add"], body["remove"]), ("/v1/members/plan", ["b", "c"], ["e"]))
+        self.assertEqual(self.reconfigure("--plan", "-d", "x", "-t", "d"), 1, "one of the two would fail")
+        self.assertEqual(self.reconfigure("--plan", "-t", "b"), 1)
+
     def test_what_fails_ends_it_with_status_1(self) -> None:
         """The original goes on, and ends with 0: servers are removed although the new ones are not there."""
         self.servers.handlers = {A: lambda path, body: refusal(ChangeRefused("no"))}

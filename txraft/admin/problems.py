@@ -97,7 +97,6 @@ KINDS: dict[type[BaseException], Kind] = {
     errors.SnapshotRefused: Kind("snapshot_refused", 409, "ERROR", _NOTHING_DONE),
     errors.Stopped: Kind("stopped", 503, "ERROR", "Nothing was done; ask another server."),
     errors.FatalError: Kind("failed", 500, "ERROR", "The server stops; its log says more."),
-    errors.SnapshotRefused: Kind("snapshot_refused", 409, "ERROR", _NOTHING_DONE),
     BadRequest: Kind("bad_request", 400, "INVALID_SERVER", _NOTHING_DONE),
     Unauthorized: Kind("unauthorized", 401, "ERROR", "Nothing was done; give the token of admin_token_file."),
     Forbidden: Kind("forbidden", 403, "ERROR", _NOTHING_DONE),

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 
 from txraft.admin import operating
 from txraft.admin.asking import Answer, problem_in
+from txraft.admin.changing import Asked, plan_change, plan_transfer
 from txraft.admin.client import AdminClient
 from txraft.admin.operating import Screen, admin_address, server_id
 from txraft.errors import TxraftError
@@ -50,6 +51,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-d", "--del_servers", type=_server_ids, default=[], metavar="SERVERS", help="remove them: host[:rpc-port],..."
     )
+    parser.add_argument(
+        "--plan", action="store_true", help="change nothing; show what all of it would lead to, and fail if it would"
+    )
     operating.add_asking_arguments(parser)
     parser.set_defaults(config=None, json=False)
     options = parser.parse_args(arguments)
@@ -67,6 +71,8 @@ async def reconfigure(client: AdminClient, screen: Screen, options: argparse.Nam
     if options.show_servers:
         members = (await client.members())["members"]
         screen.line(f"server address list: {','.join(member['server_id'] for member in members)}")
+    if options.plan:
+        return await _plan(client, screen, options)
     for step in steps(client, options):
         screen.line(f"request the leader[{client.asked}] to {step.what}")
         try:
@@ -78,6 +84,17 @@ async def reconfigure(client: AdminClient, screen: Screen, options: argparse.Nam
             return 1
         screen.line("succeed")
     return 0
+
+
+async def _plan(client: AdminClient, screen: Screen, options: argparse.Namespace) -> int:
+    """Show what the hand-over, and then all changes of the members together, would lead to."""
+    status = 0
+    if options.target_server:
+        status |= await plan_transfer(client, screen, options.target_server)
+    if options.add_servers or options.del_servers:
+        asked = Asked(add=tuple(options.add_servers), remove=tuple(options.del_servers))
+        status |= await plan_change(client, screen, asked)
+    return status
 
 
 @attrs.frozen
