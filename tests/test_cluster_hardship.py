@@ -9,6 +9,8 @@ import sys
 import pytest
 from twisted.python.failure import Failure
 
+from txraft.core import change as changes
+from txraft.core.change import Change
 from txraft.core.errors import InvariantBroken
 from txraft.errors import Refusal
 from txraft.testing.cluster import Cluster
@@ -31,6 +33,23 @@ def test_a_disk_that_forgets_what_was_durable_would_be_found():
     cluster.start("s1")
     with pytest.raises(InvariantBroken, match="what was durable is lost"):
         cluster.run(1)
+
+
+@pytest.mark.parametrize("goes_astray", [False, True])
+def test_a_voter_that_has_not_caught_up_would_be_found(monkeypatch, goes_astray):
+    """M13: one that is asked in and catches up is none."""
+    cluster = Cluster(seed=1, passive=1)
+    cluster.start("s1", "s2", "s3")
+    leader = cluster.elect()
+    if goes_astray:
+        monkeypatch.setattr(changes, "newcomers", lambda membership: ())
+        leader.change_membership(Change(voters=("s4",))).addErrback(lambda _: None)
+        with pytest.raises(InvariantBroken, match="a voter that has not caught up"):
+            cluster.run(1)
+    else:
+        cluster.start("s4")
+        leader.change_membership(Change(voters=("s4",)))
+        assert cluster.run_until(lambda: leader.raft.membership.voters == ("s1", "s2", "s3", "s4"))
 
 
 @pytest.mark.parametrize("step_ms", [-3_600_000, -1000, 1000, 3_600_000])

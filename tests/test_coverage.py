@@ -8,10 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
+from txraft.core import voting
 from txraft.core.errors import InvariantBroken
-from txraft.core.log import LogSlice
-from txraft.core.messages import AppendEntries, RequestVote
+from txraft.core.follower import Follower
+from txraft.core.log import EntryKind, LogSlice
+from txraft.core.membership import Membership
+from txraft.core.messages import AppendEntries, PreVote, Refusal, RefusalReason, RequestVote, TimeoutNow
 from txraft.core.raft import Raft
+from txraft.core.reconfiguration import Reconfiguration
 from txraft.errors import OutcomeUnknown
 from txraft.testing.cluster import Cluster
 from txraft.testing.coverage import EVERYTHING, missing
@@ -168,6 +172,58 @@ def test_an_outcome_that_the_table_excludes_breaks_an_invariant(monkeypatch):
     core = watched.leader.raft
     with pytest.raises(InvariantBroken, match=r"impossible: \(\('leader', 'RequestVote', 'term raised'\)"):
         core.step(watched.others[0], RequestVote(core.term + 1, 100, core.term))
+
+
+@pytest.mark.parametrize("kind", ["PreVote", "RequestVote"])
+def test_a_vote_is_refused_with_a_reason(monkeypatch, kind):
+    """M14: whom the voter takes for members is none."""
+    watched = Watched()
+    monkeypatch.setattr(voting, "_standing_refusal", lambda raft, message: Refusal(RefusalReason.LOG))
+    core = watched.cluster.node(watched.others[0]).raft
+    core.become_follower(core.term, None)
+    log = 100, core.term
+    request = PreVote(core.term + 1, 1, *log) if kind == "PreVote" else RequestVote(core.term + 1, *log)
+    with pytest.raises(InvariantBroken, match="refused without a reason"):
+        core.step("a stranger", request)
+
+
+def test_nobody_stands_for_another_than_its_leader(monkeypatch):
+    """E16"""
+    watched = Watched()
+    core = watched.cluster.node(watched.others[0]).raft
+    core.step(watched.others[1], TimeoutNow(core.term))
+    assert core.role.name == "follower"
+    monkeypatch.setitem(
+        Follower.HANDLERS, TimeoutNow, lambda role, sender, message: role.raft.become_candidate(told_by_leader=True)
+    )
+    with pytest.raises(InvariantBroken, match="told by somebody that it does not follow"):
+        core.step(watched.others[1], TimeoutNow(core.term))
+
+
+@pytest.mark.parametrize("stand", ["become_pre_candidate", "become_candidate"])
+def test_who_is_no_voter_does_not_stand(stand):
+    """M09: nor may one that an entry has removed which is not committed stand for longer than that."""
+    watched = Watched()
+    core = watched.cluster.node(watched.others[0]).raft
+    index = core.log.last_index + 1
+    core.append(EntryKind.CONFIGURATION, [Membership("", ("s7",)).encode()])
+    getattr(core, stand)()
+    core.become_follower(core.term, None)
+    core.commit_to(index)
+    with pytest.raises(InvariantBroken, match="who is no voter stands"):
+        getattr(core, stand)()
+
+
+def test_a_hand_over_has_an_end(monkeypatch):
+    """E17"""
+    watched = Watched()
+    monkeypatch.setattr(Reconfiguration, "_tick_hand_over", lambda reconfiguration: None)
+    core = watched.leader.raft
+    core.leader().reconfiguration.hand_over(watched.others[0])
+    for _ in range(core.settings.max_election_ticks):
+        core.role.reconfiguration.tick(core.role.progress)
+    with pytest.raises(InvariantBroken, match="a hand-over has no end"):
+        core.role.reconfiguration.tick(core.role.progress)
 
 
 def test_watching_changes_nothing(monkeypatch):

@@ -145,6 +145,7 @@ class _Seen:
         self.durable_term = 0
         self.lost_in_term = -1
         self.matches: dict[str, tuple[Progress, int]] = {}
+        self.membership_index = 0
 
 
 class ClusterInvariants:
@@ -224,6 +225,7 @@ class ClusterInvariants:
         for raft in changed_rafts:
             self._check_leader(self._seen[raft.server_id], raft)
             self._check_commit(self._seen[raft.server_id], raft, rafts)
+            self._check_new_voters(self._seen[raft.server_id], raft, rafts)
         for raft in rafts.values():
             if isinstance(raft.role, Leader):
                 self._check_matches(self._seen[raft.server_id], raft, rafts)
@@ -360,6 +362,26 @@ class ClusterInvariants:
             require(is_kept, "match goes back", raft.server_id, server_id, progress.match_index)
         progresses = raft.leader().progress.items()
         seen.matches = {server_id: (progress, progress.match_index) for server_id, progress in progresses}
+
+    def _check_new_voters(self, seen: _Seen, raft: Raft, rafts: Mapping[str, Raft]) -> None:
+        """
+        Whoever a leader makes a voter was asked in by an entry before, and has that on disk. Thesis §4.2.1.
+
+        It may have lost that since: a server that is not counted yet may be given an empty disk.
+        """
+        memberships, index = raft.memberships, raft.memberships.current_index
+        if not isinstance(raft.role, Leader) or index == seen.membership_index or raft.log.term(index) != raft.term:
+            return
+        seen.membership_index = index
+        before = memberships.at(index - 1)
+        for server_id in {*memberships.current.voters} - {*before.voters, *before.outgoing}:
+            asked_at = index
+            while asked_at > 1 and server_id in memberships.at(asked_at - 1).next_voters:
+                asked_at -= 1
+            is_lost = server_id in self._seen and raft.term <= self._seen[server_id].lost_in_term
+            has_it = server_id in rafts and self._holds(rafts[server_id], asked_at, seen)
+            is_right = asked_at < index and (has_it or is_lost)
+            require(is_right, "a voter that has not caught up", raft.server_id, server_id, index, asked_at)
 
     @staticmethod
     def _holds(peer: Raft | None, index: int, leader: _Seen) -> bool:

@@ -176,7 +176,17 @@ def _of_pre_vote(step: Step) -> str:
         return "granted"
     if message.term <= step.term:
         return "refused: its term is not new"
-    return _LEADER_IS_ALIVE if step.heard_leader else _LOG_IS_BEHIND
+    return _LEADER_IS_ALIVE if step.heard_leader else _of_refused_log(step, message)
+
+
+def _of_refused_log(step: Step, message: PreVote | RequestVote) -> str:
+    """
+    Nothing else speaks against a vote: who the voter takes for a member, itself among them, does not matter, as it may
+    lack the newest entries. Paper, Figure 2, RequestVote receiver; thesis §4.1.
+    """
+    is_behind = (message.last_log_term, message.last_log_index) < (step.last_term, step.last_index)
+    # What the data directory that has the server's name has promised, this one does not know.
+    return _LOG_IS_BEHIND if is_behind or step.raft.is_disowned else "refused without a reason"
 
 
 def _of_pre_vote_response(step: Step) -> str:
@@ -204,7 +214,9 @@ def _of_request_vote(step: Step) -> str:
         return "granted again" if voted_for == step.sender else "granted"
     if voted_for not in (None, step.sender):
         return "refused: the vote is given"
-    return "refused: the term has a leader" if voted_for is None and leader_id is not None else _LOG_IS_BEHIND
+    if voted_for is None and leader_id is not None:
+        return "refused: the term has a leader"
+    return _of_refused_log(step, step.message)
 
 
 def _of_append_entries(step: Step) -> str:
@@ -240,7 +252,9 @@ def _of_append_entries_response(step: Step) -> str:
 
 def _of_timeout_now(step: Step) -> str:
     assert isinstance(step.message, TimeoutNow)
-    return "ignored" if step.raft.role is step.role else "stands"
+    if step.raft.role is step.role:
+        return "ignored"
+    return "stands" if step.leader_id == step.sender else "stands, told by somebody that it does not follow"
 
 
 _OUTCOME_OF = {

@@ -146,6 +146,7 @@ class Watch:
         self.writing: Persist | None = None
         self.is_replacing = False
         self._written_index = self.raft.log.durable_index
+        self._hand_over_ticks = 0
         self._step: Step | None = None
         self._hook()
 
@@ -212,19 +213,38 @@ class Watch:
         inner(last_index, last_term)
 
     def _on_pre_candidacy(self, inner: Callable[[], None]) -> None:
+        self._require_may_stand()
         self.coverage.note(situations.of_pre_candidacy(self))
         inner()
 
     def _on_candidacy(self, inner: Callable[[bool], None], told_by_leader: bool = False) -> None:
+        self._require_may_stand()
         inner(told_by_leader)
         self.votes[self.raft.term] = self.raft.server_id
         self.coverage.note_candidate(self.raft.term, self.raft.server_id)
 
+    def _require_may_stand(self) -> None:
+        """M09: a voter, as far as it knows, of what is committed or of what may be yet. Thesis §4.2.2, §4.2.3."""
+        raft = self.raft
+        is_voter = any(membership.is_voter(raft.server_id) for membership in raft.memberships.since(raft.commit_index))
+        require(is_voter, "who is no voter stands for election", raft.server_id, raft.commit_index, raft.membership)
+
     def _on_leadership(self, inner: Callable[[], None]) -> None:
         self.coverage.note(situations.of_leadership(self))
         inner()
+        if isinstance(self.raft.role, Leader):
+            self._hand_over_ticks = 0
+            self._replace(self.raft.role.reconfiguration, "tick", partial(self._on_leader_tick, self.raft.role))
         self.led_terms.add(self.raft.term)
         self.coverage.note_leader(self.raft.term)
+
+    def _on_leader_tick(self, role: Leader, inner: Callable[..., None], progress: object) -> None:
+        """E17: while a leader hands over it takes nothing, so it goes on after an election timeout. Thesis §3.10."""
+        inner(progress)
+        heir = role.reconfiguration.hand_over_to
+        self._hand_over_ticks = 0 if heir is None else self._hand_over_ticks + 1
+        is_over = self._hand_over_ticks <= self.raft.settings.max_election_ticks
+        require(is_over, "a hand-over has no end", self.raft.server_id, heir, self._hand_over_ticks)
 
     def _on_following(self, inner: Callable[[int, str | None], None], term: int, leader_id: str | None) -> None:
         self.coverage.note(situations.of_following(self, term))
