@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html.parser
+import re
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -178,6 +179,22 @@ def test_the_log_is_shown_page_by_page():
     shown = Reader(admin.ask("GET", "/stat?first=11&count=5&payloads=true").text)
     assert [f"entry-{number}" in shown.words for number in (6, 7, 11, 12)] == [False, True, True, False]
     assert admin.ask("GET", "/stat?count=0").code == 400
+
+
+def test_from_page_to_older_page_every_entry_is_shown_once_and_back_again():
+    _, admin = started(size=1)
+    for number in range(23):
+        post(admin, "/append_log_entry", content=f"entry-{number}")
+    last = admin.ask("GET", "/v1/log").json["last_index"]
+    pages, target = [], "/stat?count=5"
+    while not pages or pages[-1][-1] != 1:
+        page = admin.ask("GET", target).text
+        pages.append([int(index) for index in re.findall(r'<tr><td class="number">(\d+)</td>', page)])
+        target = html.unescape(re.search(r'href="([^"]*)">older<', page)[1])
+    assert [index for shown in pages[:-1] for index in shown] == list(range(last, pages[-2][-1] - 1, -1))
+    assert pages[-1] == list(range(5, 0, -1))
+    newer = admin.ask("GET", html.unescape(re.search(r'href="([^"]*)">newer<', page)[1])).text
+    assert re.findall(r'<tr><td class="number">(\d+)</td>', newer) == [str(index) for index in range(10, 5, -1)]
 
 
 @pytest.mark.parametrize("text", NASTY)

@@ -8,6 +8,9 @@ import pathlib
 
 import pytest
 from http_support import CHANGES, ORIGINAL_CHANGES, Admin, started
+from memory_links import log_lines
+from test_config import parse
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from txraft.admin.http_answers import SECURITY_HEADERS
@@ -15,6 +18,7 @@ from txraft.admin.http_gate import read_token
 from txraft.admin.http_requests import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
 from txraft.admin.http_site import all_endpoints
 from txraft.errors import ConfigError
+from txraft.tap import make_http
 
 TOKEN = b"0123456789abcdef-secret"
 JSON = "application/json"
@@ -146,6 +150,27 @@ def test_without_the_token_nothing_is_said_and_nothing_done(authorization):
     assert state_of(cluster) == before
 
 
+def test_the_token_is_compared_in_a_time_that_tells_nothing(monkeypatch):
+    """No answer shows it: what compares them is made for it, and is given digests, which have one length."""
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return one == other
+
+    monkeypatch.setattr("txraft.admin.http_gate.hmac.compare_digest", compare)
+    _, admin = started(size=1, token=TOKEN)
+    codes = [admin.ask("GET", "/v1/status", authorization=f"Bearer {word}").code for word in ("x", TOKEN.decode())]
+    assert (codes, compared) == ([401, 200], [(32, 32), (32, 32)])
+
+
+def test_the_port_is_bound_where_raft_conf_says():
+    _, admin = started(size=1)
+    for text, host in [("", "127.0.0.1"), ("http_bind_ip=127.0.0.9", "127.0.0.9")]:
+        port, _ = make_http(parse(text), admin.operations, Clock())
+        assert (port._host, port._port) == (host, 29998)
+
+
 def test_the_token_opens_as_a_bearers_and_as_a_browsers_password():
     _, admin = started(size=1, token=TOKEN)
     basic = base64.b64encode(b"anybody:" + TOKEN).decode()
@@ -206,6 +231,18 @@ def test_a_silent_connection_is_closed():
     exchange = admin.send(b"GET / HT")
     cluster.run(61)
     assert exchange.transport.disconnecting
+
+
+def test_the_log_says_who_asked_for_which_change_and_nothing_of_what_is_in_it():
+    _, admin = started(size=1, token=TOKEN)
+    bearer = f"Bearer {TOKEN.decode()}"
+    with log_lines() as lines:
+        admin.ask("GET", "/v1/status?x=private", authorization=bearer)
+        admin.ask("POST", "/append_log_entry?content=private", b"content=private", authorization=bearer)
+        admin.ask("POST", "/append_log_entry?content=private", authorization="Bearer private")
+    asked = [line for line in lines if "asked for" in line]
+    assert asked == [f"192.168.1.1:54321 asked for /append_log_entry: {code}" for code in (200, 401)]
+    assert not [line for line in lines if "private" in line or TOKEN.decode() in line]
 
 
 def test_every_answer_has_the_headers_that_keep_browsers_in():

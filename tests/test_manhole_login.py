@@ -166,6 +166,7 @@ class TestGatekeeper:
         assert "Too many failures" in answers[b"mallory"][-1]
 
     def test_who_is_struck_out_of_the_file_is_out(self, gatekeeper, tmp_path):
+        assert self.attempt(gatekeeper, USER.encode(), PASSWORD) == USER
         password_file(tmp_path, f"bob:{CHEAP}\n")
         assert isinstance(self.attempt(gatekeeper, USER.encode(), PASSWORD), LoginRefused)
 

@@ -122,38 +122,40 @@ class TestKeyChecker:
     def path(self, tmp_path, key) -> str:
         return written(tmp_path, public_line(key, "alice"))
 
-    def outcome(self, path: str, key: Key, signature: bytes | None) -> Any:
+    def outcome(self, checker: KeyChecker, key: Key, signature: bytes | None) -> Any:
         credentials = SSHPrivateKey(b"anybody", b"ssh-ed25519", key.public().blob(), b"data", signature)
         found: list[Any] = []
-        KeyChecker(path).requestAvatarId(credentials).addCallbacks(found.append, lambda f: found.append(f.value))
+        checker.requestAvatarId(credentials).addCallbacks(found.append, lambda f: found.append(f.value))
         return found[0]
 
     def test_who_signs_with_a_key_is_its_owner_whatever_name_is_given(self, path, key):
-        assert self.outcome(path, key, key.sign(b"data")) == b"alice"
+        assert self.outcome(KeyChecker(path), key, key.sign(b"data")) == b"alice"
 
     def test_an_authorized_key_is_worth_a_signature_and_another_is_not(self, path, key):
-        assert isinstance(self.outcome(path, key, None), ValidPublicKey)
-        assert isinstance(self.outcome(path, new_key(), None), UnauthorizedLogin)
+        assert isinstance(self.outcome(KeyChecker(path), key, None), ValidPublicKey)
+        assert isinstance(self.outcome(KeyChecker(path), new_key(), None), UnauthorizedLogin)
 
     def test_another_key_a_forged_signature_and_garbage_are_refused(self, path, key):
         other = new_key()
         for found in (
-            self.outcome(path, other, other.sign(b"data")),
-            self.outcome(path, key, other.sign(b"data")),
-            self.outcome(path, key, key.sign(b"other data")),
-            self.outcome(path, key, b"\x00\x00\x00\xffgarbage"),
-            self.outcome(path, key, b"x"),
+            self.outcome(KeyChecker(path), other, other.sign(b"data")),
+            self.outcome(KeyChecker(path), key, other.sign(b"data")),
+            self.outcome(KeyChecker(path), key, key.sign(b"other data")),
+            self.outcome(KeyChecker(path), key, b"\x00\x00\x00\xffgarbage"),
+            self.outcome(KeyChecker(path), key, b"x"),
         ):
             assert isinstance(found, UnauthorizedLogin), found
 
     def test_a_key_that_is_struck_out_of_the_file_is_out(self, tmp_path, path, key):
+        checker = KeyChecker(path)
+        assert self.outcome(checker, key, key.sign(b"data")) == b"alice"
         written(tmp_path, public_line(new_key(), "bob"))
-        assert isinstance(self.outcome(path, key, key.sign(b"data")), UnauthorizedLogin)
+        assert isinstance(self.outcome(checker, key, key.sign(b"data")), UnauthorizedLogin)
 
     def test_a_file_that_others_may_write_by_now_lets_nobody_in(self, path, key):
         os.chmod(path, 0o666)
         with log_texts() as texts:
-            assert isinstance(self.outcome(path, key, key.sign(b"data")), UnauthorizedLogin)
+            assert isinstance(self.outcome(KeyChecker(path), key, key.sign(b"data")), UnauthorizedLogin)
         assert any("nobody can log in" in text for text in texts)
 
 

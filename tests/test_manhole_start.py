@@ -7,12 +7,18 @@ import pathlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from manhole_support import leading, password_file
 from processes import ROOT, environment
 from test_config import parse, problems_of
+from twisted.internet.task import Clock
 
+from txraft.admin.manhole.conversation import User
+from txraft.admin.manhole.python_mode import PythonTerminal
+from txraft.admin.manhole.terminal import AdminTerminal
 from txraft.admin.manhole.verbs import Verbs
 from txraft.admin.operations import Operations
 from txraft.config import KEYS
@@ -60,6 +66,38 @@ def test_ssh_without_keys_is_refused_with_its_line():
 def test_ssh_may_be_bound_elsewhere_and_is_not_unless_asked():
     assert parse("manhole_ssh_bind_ip=0.0.0.0").manhole_ssh_bind_ip == "0.0.0.0"
     assert parse("").manhole_ssh_bind_ip == "127.0.0.1"
+
+
+def makers(directory: pathlib.Path, text: str) -> list[tuple[str, int, Callable[[], Any]]]:
+    """For each way into the manhole that `text` asks for: host, port, and what makes the factory that serves it."""
+    password_file(directory)
+    (directory / "keys").write_text(KEY)
+    config = parse(
+        f"data_dir={directory}\nmanhole_port=2323\nmanhole_password_file={directory}/passwords\n"
+        f"manhole_ssh_port=2222\nmanhole_authorized_keys={directory}/keys\n{text}"
+    )
+    found = make_manholes(config, Operations(leading(size=1).leader()), Clock())
+    return [(port._host, port._port, service._make_factory) for port, service, _ in found]
+
+
+def test_each_port_is_bound_where_raft_conf_says(tmp_path):
+    assert [way[:2] for way in makers(tmp_path, "")] == [("127.0.0.1", 2323), ("127.0.0.1", 2222)]
+    elsewhere = "manhole_bind_ip=127.0.0.9\nmanhole_ssh_bind_ip=10.0.0.1"
+    assert [way[:2] for way in makers(tmp_path, elsewhere)] == [("127.0.0.9", 2323), ("10.0.0.1", 2222)]
+
+
+@pytest.mark.parametrize(
+    ("text", "terminal"),
+    [("", AdminTerminal), ("manhole_mode=admin", AdminTerminal), ("manhole_mode=python", PythonTerminal)],
+)
+def test_both_ways_lead_to_the_prompt_of_the_mode_and_that_is_admin_unless_python_is_asked_for(
+    tmp_path, text, terminal
+):
+    [(_, _, make_telnet), (_, _, make_ssh)] = makers(tmp_path, text)
+    user = User("alice", "telnet", "127.0.0.1:1")
+    by_telnet = make_telnet().buildProtocol(None)._make_terminal(user)
+    by_ssh = make_ssh().portal.realm._surroundings.make_terminal(user)
+    assert [type(by_telnet), type(by_ssh)] == [terminal, terminal]
 
 
 def test_another_mode_is_refused():

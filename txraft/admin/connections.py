@@ -9,8 +9,16 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
+from txraft.net.addresses import format_address
+
 CLOSE_S = 1.0
 """What is left to send may take this long at the end; then the connection is cut."""
+
+
+def peer_name(address: object) -> str:
+    """Where a connection comes from, as host:port, for the log."""
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    return format_address(host, port) if host and port else str(address)
 
 
 class Connections(WrappingFactory):

@@ -13,6 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.server import Request as SiteRequest
 
+from txraft.admin.connections import peer_name
 from txraft.admin.http_answers import Endpoint, Response, json_problem, text_problem, write
 from txraft.admin.http_api import api_endpoints
 from txraft.admin.http_gate import Gate
@@ -145,7 +146,7 @@ class AdminSite(Site):
         if request.method == b"POST":
             _log.info(
                 "{peer} asked for {path}: {code}",
-                peer=request.getClientAddress(),
+                peer=peer_name(request.getClientAddress()),
                 path=request.path.decode("latin-1")[:80],
                 code=request.code,
             )

@@ -24,6 +24,7 @@ from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilte
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txraft.admin.connections import peer_name
 from txraft.admin.manhole.conversation import User
 from txraft.admin.manhole.keys import KeyChecker
 from txraft.admin.manhole.plain import PlainLines
@@ -90,7 +91,7 @@ class ManholeUser(ConchUser):
 
     @property
     def user(self) -> User:
-        return User(self.name, "ssh", _address(self.conn.transport))
+        return User(self.name, "ssh", peer_name(self.conn.transport.transport.getPeer()))
 
 
 @implementer(IRealm)
@@ -185,11 +186,6 @@ def _end(processProtocol: session.SSHSessionProcessProtocol, status: int) -> Non
     processProtocol.processEnded(Failure(ProcessTerminated(status) if status else ProcessDone(0)))
 
 
-def _address(ssh: Any) -> str:
-    peer = ssh.transport.getPeer()
-    return f"{getattr(peer, 'host', '')}:{getattr(peer, 'port', '')}"
-
-
 class UserAuth(userauth.SSHUserAuthServer):
     """Who has not logged in within a minute, or has tried a dozen keys, is cut off. Those who do are in the log."""
 
@@ -202,13 +198,13 @@ class UserAuth(userauth.SSHUserAuthServer):
 
     def _cbFinishedAuth(self, result: Any) -> None:
         super()._cbFinishedAuth(result)
-        user, peer = result[1].name, _address(self.transport)
+        user, peer = result[1].name, peer_name(self.transport.transport.getPeer())
         self._logger.info("manhole: {user} has logged in by ssh from {peer}", user=user, peer=peer)
 
     def _ebBadAuth(self, reason: Failure) -> None:
         if reason.check(UnauthorizedLogin):
             # Without the name: it is anything that somebody types.
-            self._logger.warn("manhole: a key of {peer} is refused", peer=_address(self.transport))
+            self._logger.warn("manhole: a key of {peer} is refused", peer=peer_name(self.transport.transport.getPeer()))
         super()._ebBadAuth(reason)
 
 

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txraft.admin.connections import peer_name
 from txraft.admin.manhole.conversation import User
 from txraft.admin.manhole.login import Gatekeeper, LoginRefused
 from txraft.admin.manhole.passwords import MAX_PASSWORD_BYTES
@@ -157,8 +158,7 @@ class TelnetConsole(Telnet):
 
     @property
     def _peer(self) -> str:
-        peer = self.transport.getPeer()
-        return f"{getattr(peer, 'host', '')}:{getattr(peer, 'port', '')}"
+        return peer_name(self.transport.getPeer())
 
     # -- from the network
 
