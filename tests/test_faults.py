@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from txraft.codec import decode_message
+from txraft.core.change import Change
 from txraft.core.errors import InvariantBroken
 from txraft.testing.cluster import Cluster
 from txraft.testing.disk import FakeDisk
@@ -140,6 +141,26 @@ def test_an_ambush_cuts_off_the_next_leader_and_no_other():
     assert cluster.leader().raft.commit_index < cluster.leader().raft.log.last_index
     cluster.run(0.5)
     assert cluster.elect() is not None
+
+
+def test_an_ambush_leaves_a_leader_alone_with_the_membership_that_it_has_just_put_in_force():
+    """M07: it may have removed itself, and be the only one that can be elected."""
+    cluster, faults, leader_id = running_cluster()
+    other = next(server_id for server_id in cluster.ids if server_id != leader_id)
+    cluster.run(1)
+    faults.carry_out(Action(0, "ambush", ("new-membership", "cut", "50", "1")))
+    cluster.node(leader_id).change_membership(Change(removed=(other,))).addErrback(lambda failure: None)
+    assert cluster.run_until(lambda: faults.counts["ambush cut"], 1)
+    assert cluster.node(leader_id).raft.membership.outgoing
+    cluster.run(0.01)
+    assert not any(cluster.node(at).raft.membership.outgoing for at in cluster.ids if at != leader_id)
+    assert cluster.run_until(
+        lambda: cluster.node(leader_id).raft.membership.voters == tuple(ids_without(cluster, other)), 5
+    )
+
+
+def ids_without(cluster: Cluster, server_id: str) -> list[str]:
+    return [other for other in cluster.ids if other != server_id]
 
 
 def test_an_usurped_leader_is_still_writing_what_others_replace():

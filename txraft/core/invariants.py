@@ -1,11 +1,13 @@
 """
-The paper's Figure 3 as code, and what each server must hold by itself. Run by the simulation after every event.
+The paper's Figure 3 as code, and what each server must hold by itself. Run by the simulation after every event. What
+the servers say is checked by `words`.
 
 A violation raises `InvariantBroken`, with the numbers. The checks are incremental: their cost follows what has changed.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from txraft.core.candidate import Candidate, PreCandidate
@@ -15,15 +17,6 @@ from txraft.core.leader import Leader
 from txraft.core.log import ENTRY_OVERHEAD_BYTES, EntryKind, Log
 from txraft.core.membership import Membership
 from txraft.core.membership_rules import Configurations, broken_by, broken_by_leader, no_configurations
-from txraft.core.messages import (
-    AppendEntriesResponse,
-    Message,
-    PreVote,
-    PreVoteResponse,
-    RequestVote,
-    RequestVoteResponse,
-    TimeoutNow,
-)
 from txraft.core.progress import Progress, ReplicationState
 from txraft.core.quorum import VoteResult, committed_index, vote_result
 from txraft.core.raft import Raft
@@ -79,55 +72,6 @@ def _longest_configuration(raft: Raft) -> int:
     return max(ENTRY_OVERHEAD_BYTES + len(membership.encode()) for membership in memberships)
 
 
-def check_sent(raft: Raft, receiver: str, message: Message) -> None:
-    """Nothing that a server says depends on what its disk does not have."""
-    durable, facts = raft.durable_state, (raft.server_id, message)
-    if isinstance(message, PreVote | PreVoteResponse):
-        return
-    require(message.term <= durable.term, "a term that is not durable is told", *facts)
-    if isinstance(message, RequestVoteResponse) and message.term == durable.term:
-        has_vote = durable.voted_for == receiver
-        require(has_vote or not message.granted, "a vote that is not durable is given", *facts)
-        # Whoever was elected in this term instead may have given us entries that the receiver lacks.
-        is_denied = has_vote and not message.granted and raft.log.last_term < message.term == raft.term
-        require(not is_denied, "a vote that was given is denied", *facts)
-    if isinstance(message, RequestVote):
-        require(durable.voted_for == raft.server_id, "a candidate asks before its own vote is durable", *facts)
-    if isinstance(message, AppendEntriesResponse):
-        require(message.match_index <= raft.log.durable_index, "what is not durable is acknowledged", *facts)
-    if isinstance(message, TimeoutNow) and not isinstance(raft.role, Leader):
-        # Who hands over because it was asked to leads until the other one does. Thesis §4.2.2.
-        is_committed = raft.commit_index >= raft.memberships.current_index
-        require(is_committed, "a removed leader leaves before that is committed", *facts)
-
-
-class Words:
-    """What one process says, each message checked before it is sent."""
-
-    def __init__(self, raft: Raft) -> None:
-        self._raft = raft
-        self._candidacy: PreCandidate | Candidate | None = None
-        self._asked: dict[str, int] = {}
-
-    def check(self, receiver: str, message: Message) -> None:
-        """:raises InvariantBroken: it must not be sent, or something that is not sent must have been."""
-        check_sent(self._raft, receiver, message)
-        role = self._raft.role
-        if isinstance(role, PreCandidate | Candidate) and isinstance(message, PreVote | RequestVote):
-            if role is not self._candidacy:
-                self._check_repeated()
-                self._candidacy, self._asked = role, {}
-            self._asked[receiver] = role.elapsed_ticks
-
-    def _check_repeated(self) -> None:
-        """In the last candidacy, whoever did not answer was asked again and again. Paper, §5.5."""
-        last = self._candidacy
-        for receiver, asked_at in self._asked.items():
-            silent_ticks = last.elapsed_ticks - asked_at if last is not None and receiver not in last.votes else 0
-            is_repeated = silent_ticks <= self._raft.settings.vote_retry_ticks
-            require(is_repeated, "a request for a vote is not repeated", self._raft.server_id, receiver, silent_ticks)
-
-
 class _Seen:
     """
     What was checked of one server; `terms[i]` is its log's term at index i, `in_force` what it was found to go by.
@@ -164,7 +108,7 @@ class ClusterInvariants:
         self._committed: list[int] = [0]
         self._commit_terms: dict[int, int] = {}
         """In which term an index was committed, as far as this run has seen it."""
-        self._seen: dict[str, _Seen] = {}
+        self._seen: defaultdict[str, _Seen] = defaultdict(_Seen)
         self._term: int | None = None
         self._memberships: dict[tuple[int, int], Membership] = {}
         """By index and term, of every configuration entry that there was."""
@@ -212,12 +156,11 @@ class ClusterInvariants:
         @param changed: the only servers that have done anything since the last check; None: nobody knows.
         :raises InvariantBroken: with the invariant's name and the numbers.
         """
-        changed_rafts = [
-            rafts[server_id] for server_id in (rafts if changed is None else changed) if server_id in rafts
-        ]
+        ids = rafts if changed is None else changed
+        changed_rafts = [rafts[server_id] for server_id in ids if server_id in rafts]
         self._check_term(rafts)
         for raft in changed_rafts:
-            seen = self._seen.setdefault(raft.server_id, _Seen())
+            seen = self._seen[raft.server_id]
             check_server(raft)
             self._check_restart(seen, raft)
             self._check_votes(seen, raft)
@@ -304,15 +247,15 @@ class ClusterInvariants:
         configurations.append((index, self._memberships[index, term]))
         if broken is None and isinstance(raft.role, Leader) and term == raft.term:
             broken = broken_by_leader(log, raft.commit_index, term, configurations)
-        require(broken is None, broken or "", raft.server_id, index, before, configurations[-1])
+        require(not broken, broken or "", raft.server_id, index, before, configurations[-1])
 
     @staticmethod
     def _check_in_force(seen: _Seen, raft: Raft) -> None:
         """A server goes by the newest membership of its log, committed or not. Paper, §6."""
         newest, membership = seen.configurations[-1], raft.membership
         if seen.in_force is None or seen.in_force[0] is not newest or seen.in_force[1] is not membership:
-            is_newest = (raft.memberships.current_index, membership) == newest
-            require(is_newest, "goes by another membership than its log's newest", raft.server_id, membership, newest)
+            found = raft.memberships.current_index, membership
+            require(found == newest, "goes by another membership than its log's newest", raft.server_id, found, newest)
             seen.in_force = newest, membership
 
     def _check_leader(self, seen: _Seen, raft: Raft) -> None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from txraft.core.errors import InvariantBroken
-from txraft.core.invariants import ClusterInvariants, Words, require
+from txraft.core.invariants import ClusterInvariants, require
 from txraft.core.quorum import is_quorum
 from txraft.core.raft import Raft
-from txraft.core.role import Role
 from txraft.errors import StorageError
 from txraft.node import RaftNode
 from txraft.node.restart import raft_from_disk
@@ -26,11 +25,13 @@ from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
 from txraft.testing.clock import ProcessClock, SimulatedClock
 from txraft.testing.disk import FakeDisk, Halted
+from txraft.testing.moments import Moments
 from txraft.testing.network import Network
 from txraft.testing.recording import RecordingMachine
 from txraft.testing.server import CLUSTER_ID, Server
 from txraft.testing.truth import TrueStore
 from txraft.testing.witness import Record, Witness
+from txraft.testing.words import LinkedWords
 from txraft.testing.writer import FakeWriter
 
 
@@ -75,8 +76,7 @@ class Cluster:
         self._record = Record()
         self._rafts: dict[str, Raft] = {}
         self._stores: dict[str, TrueStore] = {}
-        self._on_role: Callable[[str, str], object] | None = None
-        self._roles: dict[str, Role] = {}
+        self._moments: Moments | None = None
         self._changed: dict[str, None] = {}
         """The servers that have done something since the invariants were checked; the others cannot have changed."""
         self.ids = [f"s{number}" for number in range(1, size + passive + 1)]
@@ -135,7 +135,7 @@ class Cluster:
             self._rafts[server.server_id], self._stores[server.server_id] = raft, store
             self._changed[server.server_id] = None
             self.on_start(server)
-        server.transport.on_send = Words(raft).check
+        server.transport.on_send = LinkedWords(raft, server.transport).check
 
     def _node_settings(self, server: Server) -> NodeSettings:
         is_founder = server.server_id in self.founders
@@ -341,21 +341,13 @@ class Cluster:
                 changed, self._changed = self._changed, {}
                 for server_id in filter(self._stores.__contains__, changed):
                     self._stores[server_id].check(self._rafts[server_id])
-                if self._on_role is not None:
-                    self._tell_of_roles(changed)
+                if self._moments is not None:
+                    self._moments.look(changed)
         return True
 
     def watch_roles(self, tell: Callable[[str, str], object] | None) -> None:
-        """From now on `tell(server_id, name)` at the moment at which a server takes a role; None: no more."""
-        self._on_role = tell
-        self._roles = {server_id: raft.role for server_id, raft in self._rafts.items()}
-
-    def _tell_of_roles(self, server_ids: Iterable[str]) -> None:
-        for server_id in server_ids:
-            role = self._rafts[server_id].role
-            if self._roles.get(server_id) is not role and self._on_role is not None:
-                self._roles[server_id] = role
-                self._on_role(server_id, role.name)
+        """From now on `tell(server_id, name)` at each of the moments of `Moments`; None: no more."""
+        self._moments = Moments(tell, self._rafts) if tell is not None else None
 
     # -- looking
 

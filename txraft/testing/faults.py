@@ -187,9 +187,10 @@ class Faults:
     def do_ambush(self, role: str, how: str, milliseconds: str, number: str) -> None:
         """
         The next so many servers that take a role, `new-leader` or another, are hit at that moment: what they have and
-        know then, they alone do.
+        know then, they alone do. `new-membership` is that of a leader who has just put another one in force.
 
-        So leaders follow each other as in the paper's Figure 8, which a fault at any time hardly ever begins.
+        So leaders follow each other as in the paper's Figure 8, which a fault at any time hardly ever begins; and the
+        only one that has the end of a change may be a server that is no member by it.
         """
         left = int(number)
 

@@ -285,6 +285,10 @@ class SimulatedTransport:
         """Whether it has met the server with this data directory."""
         return self._registry.incarnations.get(identity.server_id) == identity.incarnation
 
+    def keeps_link_to(self, server_id: str) -> bool:
+        """Whether that server is among those that it was told to talk to."""
+        return server_id in self._registry.contacts
+
     def hello_to(self, receiver_id: str) -> bytes:
         """What this process says of itself to a server."""
         return _payload(self._registry.hello_to(receiver_id))

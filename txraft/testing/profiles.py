@@ -104,6 +104,26 @@ PROFILES = {
             ("wrong-cluster", 1),
         ),
     ),
+    # Whoever leads leaves, again and again, and at that moment it alone knows.
+    "removals": Profile(
+        servers=(1, 2, 2, 3),
+        spares=(1, 2),
+        faults_per_s=10.0,
+        at_leader=0.5,
+        ambushes=(("new-membership", "cut"), ("new-membership", "mute"), ("new-membership", "kill")),
+        weights=(
+            ("change", 14),
+            ("ambush", 6),
+            ("transfer", 2),
+            ("bounce", 3),
+            ("blip", 3),
+            ("hiccup", 3),
+            ("disk", 2),
+            ("heal", 2),
+            ("network", 1),
+            ("snapshot", 1),
+        ),
+    ),
     # A leader has the time to see what becomes of those who are asked in, and who may not even be there.
     "newcomers": Profile(
         servers=(1, 3),

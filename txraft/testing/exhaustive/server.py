@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.follower import Follower
-from txraft.core.invariants import check_sent
 from txraft.core.leader import Leader
 from txraft.core.log import EntryRun
 from txraft.core.messages import HardState, Message, PreVoteResponse, RequestVoteResponse
 from txraft.core.raft import Raft
 from txraft.core.ready import Persist, Ready
 from txraft.core.settings import RaftSettings
+from txraft.core.words import check_sent
 from txraft.interfaces import Identity, Recovered
 from txraft.node.restart import raft_from_disk
 from txraft.node.settings import NodeSettings
