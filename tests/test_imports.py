@@ -73,6 +73,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.core.leader",
         "txraft.core.log",
         "txraft.core.membership",
+        "txraft.core.raft",
         "txraft.config",
         "txraft.config_reading",
         "txraft.errors",

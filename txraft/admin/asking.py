@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import typing
 from collections.abc import Coroutine
 from typing import Any
 
@@ -12,9 +13,21 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.client import RequestGenerationFailed, RequestTransmissionFailed, ResponseFailed
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import RequestGenerationFailed, RequestTransmissionFailed, ResponseDone, ResponseFailed
 
-from txraft.admin.problems import KINDS_BY_CODE, BadAnswer, Kind, NoAnswer, Problem, Unreachable, problem_of
+from txraft.admin.http_answers import FILE_TYPE
+from txraft.admin.problems import (
+    KINDS_BY_CODE,
+    BadAnswer,
+    Interrupted,
+    Kind,
+    NoAnswer,
+    Problem,
+    Unreachable,
+    problem_of,
+)
 from txraft.errors import TxraftError
 
 Answer = dict[str, Any]
@@ -53,6 +66,21 @@ def problem_in(error: TxraftError) -> Problem:
     return error.problem if isinstance(error, Answered) else problem_of(error)
 
 
+class Saving(typing.Protocol):
+    """Where an answer goes that is a file. What its methods raise ends the request, and is what that fails with."""
+
+    received: int
+    """How many bytes have come."""
+    size: int | None
+    """How many will have; None before it begins."""
+
+    def begin(self, size: int) -> None:
+        """It comes now: `size` bytes."""
+
+    def write(self, data: bytes) -> None:
+        """More of it."""
+
+
 class Asker:
     """Asks servers by the addresses of their admin ports, host:port."""
 
@@ -66,20 +94,29 @@ class Asker:
         self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def ask(
-        self, server: str, method: str, path: str, body: Answer | None = None, timeout_s: float | None = None
+        self,
+        server: str,
+        method: str,
+        path: str,
+        body: Answer | None = None,
+        timeout_s: float | None = None,
+        saving: Saving | None = None,
     ) -> Deferred[Answer]:
         """
-        Fires with the answer to one request. `timeout_s` None: however long it takes, unless it is cancelled.
+        Fires with the answer to one request. `timeout_s` None: however long it takes, unless it is cancelled. If a file
+        is asked for, that goes to `saving`, and the answer is empty.
 
-        Fails with `Unreachable` (it was not asked), `Answered`, `NoAnswer` (nobody knows what was done) or
-        `BadAnswer`; with `CancelledError` if it is cancelled.
+        Fails with `Unreachable` (it was not asked), `Answered`, `NoAnswer` (nobody knows what was done), `Interrupted`
+        (the file has begun to come) or `BadAnswer`; with `CancelledError` if it is cancelled.
         """
-        exchange = Deferred.fromCoroutine(_cancelled(self._exchange(server, method, path, body)))
+        exchange = Deferred.fromCoroutine(_cancelled(self._exchange(server, method, path, body, saving)))
         if timeout_s is not None:
             exchange.addTimeout(timeout_s, self.clock)
-        return Deferred.fromCoroutine(_typed(server, exchange))
+        return Deferred.fromCoroutine(_typed(server, exchange, saving))
 
-    async def _exchange(self, server: str, method: str, path: str, body: Answer | None) -> Answer:
+    async def _exchange(
+        self, server: str, method: str, path: str, body: Answer | None, saving: Saving | None
+    ) -> Answer:
         response = await self._http.request(
             method,
             f"http://{server}{path}",
@@ -90,6 +127,9 @@ class Asker:
             reactor=self.clock,
             **({} if body is None else {"json": body}),
         )
+        if saving is not None and response.code == 200:
+            await _save(server, response, saving)
+            return {}
         chunks: list[bytes] = []
 
         def collect(chunk: bytes) -> None:
@@ -112,12 +152,52 @@ async def _cancelled(exchange: Coroutine[Deferred[Any], Any, Answer]) -> Answer:
         raise
 
 
-async def _typed(server: str, exchange: Deferred[Answer]) -> Answer:
+async def _save(server: str, response: Any, saving: Saving) -> None:
+    [media_type] = response.headers.getRawHeaders("content-type", [""])[:1]
+    if media_type != FILE_TYPE or not isinstance(response.length, int):
+        raise BadAnswer(server, f"{media_type or 'something'}, where a file was asked for")
+    saving.begin(response.length)
+    body = _FileBody(saving)
+    response.deliverBody(body)
+    await body.done
+
+
+class _FileBody(Protocol):
+    """Takes a file as it comes. Unlike that of `treq.collect`, it can be cancelled, and then ends the connection."""
+
+    def __init__(self, saving: Saving) -> None:
+        self.done: Deferred[None] = Deferred(lambda _: self._give_up())
+        self._saving = saving
+        self._is_over = False
+
+    def _give_up(self) -> None:
+        self._is_over = True
+        transport: Any = self.transport
+        transport.stopProducing()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        try:
+            self._saving.write(data)
+        except Exception:
+            self._give_up()
+            self.done.errback()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self.done.callback(None) if reason.check(ResponseDone) else self.done.errback(reason)
+
+
+async def _typed(server: str, exchange: Deferred[Answer], saving: Saving | None) -> Answer:
     try:
         return await exchange
     except _NOT_ASKED as error:
         raise Unreachable(server, _words(error)) from error
     except _NOT_ANSWERED as error:
+        if saving is not None and saving.size is not None:
+            raise Interrupted(server, saving.received, saving.size, _words(error)) from error
         kind = NoAnswer if _is_lost(error) else BadAnswer
         raise kind(server, _words(error)) from error
 

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from txraft.admin.asking import SILENT, Answer, Answered, Asker
-from txraft.admin.problems import BadRequest, NoAnswer, Unreachable
+from txraft.admin.asking import SILENT, Answer, Answered, Asker, Saving
+from txraft.admin.problems import BadRequest, Interrupted, NoAnswer, Unreachable
 from txraft.errors import NotLeader, TxraftError
 from txraft.net.addresses import format_address, parse_address
 
@@ -122,6 +122,24 @@ class AdminClient:
         """
         return Deferred.fromCoroutine(self._snapshot(server))
 
+    def backup(self, saving: Saving, server: str | None = None) -> Deferred[None]:
+        """
+        Let a member take a snapshot that holds everything that was acknowledged before the call, and save it.
+
+        Fails with `Interrupted` too, and with what `saving` raises.
+
+        @param server: see `snapshot`.
+        """
+        return Deferred.fromCoroutine(self._backup(saving, server))
+
+    async def _backup(self, saving: Saving, server: str | None) -> None:
+        if server is None:
+            await self._at_leader("/v1/backup", {}, saving)
+            return
+        index = (await self._at_leader("/v1/read_index", {}))["index"]
+        self.asked = await self._admin_port_of(server)
+        await self._held_open(self.asked, "/v1/backup", {"at_least": index}, saving)
+
     async def _snapshot(self, server: str | None) -> Answer:
         self.asked = await self._admin_port_of(server)
         return await self._held_open(self.asked, "/v1/snapshot", {})
@@ -169,8 +187,8 @@ class AdminClient:
         self.asked = address
         return of_leader
 
-    async def _at_leader(self, path: str, body: Answer) -> Answer:
-        """Ask for a change until it is known what became of it."""
+    async def _at_leader(self, path: str, body: Answer, saving: Saving | None = None) -> Answer:
+        """Ask for a change until it is known what became of it; or for a file, until it begins to come."""
         been: set[str] = set()
         silent: set[str] = set()  # those who did not answer, since the last answer of anybody
         unknown: TxraftError | None = None
@@ -182,7 +200,7 @@ class AdminClient:
             been.add(server)
             self.asked = server
             try:
-                return await self._held_open(server, path, body)
+                return await self._held_open(server, path, body, saving)
             except Answered as error:
                 if error.code not in _AGAIN:
                     raise
@@ -213,10 +231,12 @@ class AdminClient:
             self._note(f"{server}: {failure}. Asking {other}.")
         return other
 
-    async def _held_open(self, server: str, path: str, body: Answer) -> Answer:
+    async def _held_open(self, server: str, path: str, body: Answer, saving: Saving | None = None) -> Answer:
         """One request that is answered when it is decided. It is given up when the server is silent for too long."""
-        answer = self._asker.ask(server, "POST", path, body)
-        watching = Deferred.fromCoroutine(self._watch(server))
+        answer = self._asker.ask(server, "POST", path, body, saving=saving)
+        # A file shows by itself how much of it has come.
+        show = self._show_progress if saving is None else lambda progress: None
+        watching = Deferred.fromCoroutine(self._watch(server, show))
         is_silent = False
 
         def give_up(_: object) -> None:
@@ -228,18 +248,20 @@ class AdminClient:
         try:
             return await answer
         except CancelledError:
+            if is_silent and saving is not None and saving.size is not None:
+                raise Interrupted(server, saving.received, saving.size, SILENT) from None
             if is_silent:
                 raise NoAnswer(server, SILENT) from None
             raise
         finally:
             watching.cancel()
 
-    async def _watch(self, server: str) -> None:
+    async def _watch(self, server: str, show: Callable[[Answer], None]) -> None:
         """Show the progress of what `server` does; returns when it cannot be asked any more."""
         while True:
             await deferLater(self._asker.clock, POLL_S)
             try:
-                self._show_progress(await self._asker.ask(server, "GET", "/v1/progress", timeout_s=self._timeout_s))
+                show(await self._asker.ask(server, "GET", "/v1/progress", timeout_s=self._timeout_s))
             except Answered:
                 continue
             except TxraftError:

@@ -6,12 +6,14 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.web.http import Request
 
 from txraft.admin.problems import Problem
+from txraft.interfaces import ISnapshotReader
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em }
@@ -41,6 +43,8 @@ SECURITY_HEADERS = {
     "Server": "txraft",
 }
 
+FILE_TYPE = "application/octet-stream"
+
 
 @attrs.frozen
 class Response:
@@ -53,6 +57,18 @@ class Response:
 
 
 @attrs.frozen
+class FileResponse:
+    """An answer that is a file of `size` bytes, to be saved as `name`. Whoever gets one of these closes the reader."""
+
+    name: str
+    size: int
+    reader: ISnapshotReader
+
+
+AnyResponse = Response | FileResponse
+
+
+@attrs.frozen
 class Endpoint:
     """
     What is done for one method at one path. `handle` may raise, or fail with, any exception of the table in `problems`;
@@ -61,7 +77,7 @@ class Endpoint:
 
     method: str
     path: str
-    handle: Callable[[Request], Response | Deferred[Response]]
+    handle: Callable[[Request], AnyResponse | Deferred[Any]]
     render_problem: Callable[[Problem], Response]
 
 
@@ -98,13 +114,20 @@ def problem_headers(problem: Problem) -> tuple[tuple[str, str], ...]:
 
 def write(request: Request, response: Response) -> None:
     """Send `response` and end `request`. The body of an answer to HEAD is left out by Twisted."""
-    reason = {421: b"Misdirected Request"}.get(response.code)
-    request.setResponseCode(response.code, reason)
-    for name, value in SECURITY_HEADERS.items():
-        request.setHeader(name, value)
-    for name, value in response.headers:
-        request.responseHeaders.addRawHeader(name, value)
-    request.setHeader("Content-Type", response.content_type)
-    request.setHeader("Content-Length", str(len(response.body)))
+    write_head(request, response.code, response.content_type, len(response.body), response.headers)
     request.write(response.body)
     request.finish()
+
+
+def write_head(
+    request: Request, code: int, content_type: str, size: int, headers: tuple[tuple[str, str], ...] = ()
+) -> None:
+    """Say what comes: `size` bytes."""
+    reason = {421: b"Misdirected Request"}.get(code)
+    request.setResponseCode(code, reason)
+    for name, value in SECURITY_HEADERS.items():
+        request.setHeader(name, value)
+    for name, value in headers:
+        request.responseHeaders.addRawHeader(name, value)
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Content-Length", str(size))

@@ -9,12 +9,13 @@ import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.web.http import Request
 
-from txraft.admin.http_answers import Endpoint, Response, json_problem, json_response
+from txraft.admin.http_answers import AnyResponse, Endpoint, FileResponse, json_problem, json_response
 from txraft.admin.http_requests import read_json, read_query
 from txraft.admin.operations import MAX_PAGE, Operations
 from txraft.admin.problems import KINDS_BY_CODE
 from txraft.admin.schema import Schema, closed_object, schema_of
 from txraft.node.planning import Constitution
+from txraft.node.saving import HeldSnapshot
 from txraft.node.status import CatchingUp, MemberStatus, NodeStatus
 from txraft.node.transfers import TransferStatus
 
@@ -110,6 +111,7 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
     "Snapshot": closed_object({"last_index": _INDEX, "bytes": _INDEX, "seconds": _SECONDS, "stall_s": _SECONDS}),
+    "ReadIndex": closed_object({"index": _INDEX}),
     "Error": closed_object({"error": _ERROR}),
     "Document": {"type": "object"},
 }
@@ -122,17 +124,18 @@ Handle = Callable[[Operations, dict[str, Any]], Any]
 class Route:
     """
     One method at one path. `handle` is given the parameters or the body, checked, and returns what `answer` names, or a
-    Deferred of it. `body` is None for GET.
+    Deferred of it; `respond` makes an answer of that. `answer` is None if that is a file. `body` is None for GET.
     """
 
     method: str
     path: str
     name: str
     summary: str
-    answer: str
+    answer: str | None
     handle: Handle
     parameters: Mapping[str, Schema] = attrs.field(factory=dict)
     body: Schema | None = None
+    respond: Callable[[Any], AnyResponse] = json_response
 
 
 def _members(operations: Operations, _: dict[str, Any]) -> object:
@@ -146,6 +149,11 @@ def _why(operations: Operations, _: dict[str, Any]) -> object:
 def _add(operations: Operations, body: dict[str, Any]) -> object:
     kind = "learners" if body.get("learner") else "add"
     return operations.change(**{kind: body["servers"]})
+
+
+def _file(held: HeldSnapshot) -> FileResponse:
+    meta, size = held.snapshot.meta, held.snapshot.size
+    return FileResponse(f"{meta.last_index}-{meta.last_term}.snapshot", size, held.reader)
 
 
 LOG_PAGE: dict[str, Schema] = {
@@ -258,6 +266,28 @@ ROUTES = (
         lambda ops, _: ops.snapshot(),
         body=closed_object({}),
     ),
+    Route(
+        "POST",
+        "/v1/read_index",
+        "read_index",
+        "Up to which entry all is that was acknowledged before this was asked. Only the leader can say that; any other "
+        "server answers not_leader.",
+        "ReadIndex",
+        lambda ops, _: ops.read_index(),
+        body=closed_object({}),
+    ),
+    Route(
+        "POST",
+        "/v1/backup",
+        "backup",
+        "Take a snapshot now, and send it, as it is on disk: to be kept elsewhere, and restored from. It holds "
+        "everything up to the entry at_least, for which any server can be asked; without that, everything that was "
+        "acknowledged before this was asked, and only the leader has that for certain.",
+        None,
+        lambda ops, body: ops.backup(**body),
+        body={"type": "object", "properties": {"at_least": _INDEX}, "additionalProperties": False},
+        respond=_file,
+    ),
 )
 """The API."""
 
@@ -268,10 +298,10 @@ def api_endpoints(operations: Operations) -> list[Endpoint]:
 
 
 def _endpoint(route: Route, operations: Operations) -> Endpoint:
-    def handle(request: Request) -> Deferred[Response]:
+    def handle(request: Request) -> Deferred[AnyResponse]:
         values = read_query(request, route.parameters)
         if route.body is not None:
             values |= read_json(request, route.body, SCHEMAS)
-        return maybeDeferred(route.handle, operations, values).addCallback(json_response)
+        return maybeDeferred(route.handle, operations, values).addCallback(route.respond)
 
     return Endpoint(route.method, route.path, handle, json_problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from txraft.admin.http_answers import Endpoint, json_problem, json_response
+from txraft.admin.http_answers import FILE_TYPE, Endpoint, json_problem, json_response
 from txraft.admin.http_api import ROUTES, SCHEMAS, Route
 from txraft.admin.problems import KINDS_BY_CODE
 
@@ -52,7 +52,7 @@ def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
-        "responses": {"200": _body("done" if route.method == "POST" else "as asked", route.answer)} | _errors(),
+        "responses": {"200": _answer(route)} | _errors(),
     }
     if route.parameters:
         operation["parameters"] = [
@@ -62,6 +62,12 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": route.body}}}
     return operation
+
+
+def _answer(route: Route) -> dict[str, Any]:
+    if route.answer is None:
+        return {"description": "a file", "content": {FILE_TYPE: {}}}
+    return _body("done" if route.method == "POST" else "as asked", route.answer)
 
 
 def _body(description: str, schema: str) -> dict[str, Any]:

@@ -52,11 +52,12 @@ class AdminService(Service):
         self._port = port
 
     def stopService(self) -> Deferred[Any]:
-        """Listen no more, answer what is under way, which the end of the node decides, and close."""
+        """Listen no more, answer what is under way, which the end of the node decides, but send no file, and close."""
         super().stopService()
         port, self._port = self._port, None
         if port is None:
             return gatherResults([])
         closed = maybeDeferred(port.stopListening)
+        self._resource.cut_files()
         answered = self._resource.when_idle().addCallback(lambda _: self._connections.finish(self._reactor))
         return gatherResults([closed, answered])

@@ -14,13 +14,14 @@ from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.server import Request as SiteRequest
 
 from txraft.admin.connections import peer_name
-from txraft.admin.http_answers import Endpoint, Response, json_problem, text_problem, write
+from txraft.admin.http_answers import AnyResponse, Endpoint, FileResponse, Response, json_problem, text_problem, write
 from txraft.admin.http_api import api_endpoints
 from txraft.admin.http_gate import Gate
 from txraft.admin.http_openapi import document_endpoint
 from txraft.admin.http_original import original_endpoints
 from txraft.admin.http_page import page_endpoints
 from txraft.admin.http_requests import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
+from txraft.admin.http_stream import FileSender
 from txraft.admin.operations import Operations
 from txraft.admin.problems import MethodNotAllowed, NotFound, problem_of
 
@@ -53,6 +54,8 @@ class AdminResource(Resource):
             self._paths.setdefault(endpoint.path.encode(), {})[endpoint.method] = endpoint
         self.under_way: dict[Request, None] = {}
         self._when_idle: list[Deferred[None]] = []
+        self._senders: dict[FileSender, None] = {}
+        self._is_cut = False
 
     def render(self, request: Request) -> int:
         """Begin to answer `request`."""
@@ -68,8 +71,26 @@ class AdminResource(Resource):
         except Exception as error:
             response = self._problem(error, request)
         # Who has gone has asked all the same: what was begun goes on, and nobody is told.
-        if not gone:
+        if isinstance(response, FileResponse):
+            await self._send_file(request, response, is_wanted=not gone and not self._is_cut)
+        elif not gone:
             write(request, response)
+
+    async def _send_file(self, request: Request, file: FileResponse, is_wanted: bool) -> None:
+        if not is_wanted:
+            file.reader.close()
+            return
+        sender = FileSender(request, file)
+        self._senders[sender] = None
+        sender.start()
+        await sender.done
+        del self._senders[sender]
+
+    def cut_files(self) -> None:
+        """Send no more of files: they may take longer than anybody waits."""
+        self._is_cut = True
+        for sender in list(self._senders):
+            sender.cut("this server is stopping")
 
     def _unsent(self, failure: Failure) -> None:
         _log.failure("an answer could not be sent", failure)
@@ -89,7 +110,7 @@ class AdminResource(Resource):
             for waiter in waiters:
                 waiter.callback(None)
 
-    def _answer(self, request: Request) -> Response | Deferred[Response]:
+    def _answer(self, request: Request) -> AnyResponse | Deferred[Any]:
         self._gate.check(request)
         found = self._paths.get(request.path)
         if found is None:

@@ -19,6 +19,7 @@ from txraft.admin import tables
 from txraft.admin.asking import Answer, Asker, problem_in
 from txraft.admin.client import DEFAULT_PORT, AdminClient
 from txraft.admin.http_gate import read_token
+from txraft.admin.progress import ProgressBar
 from txraft.config import Config
 from txraft.config_reading import load_config
 from txraft.errors import ConfigError, TxraftError
@@ -164,6 +165,7 @@ class Screen:
         self._out = out
         self._err = err
         self._is_json = is_json
+        self._seconds = seconds
 
     def answer(self, answer: Answer, lines: Sequence[str]) -> None:
         """The answer, as JSON if that was asked for, else as these lines."""
@@ -175,6 +177,10 @@ class Screen:
         """A line for people among others."""
         self.progress.end()
         print(tables.printable(text), file=self._out, flush=True)
+
+    def bar(self, total: int) -> ProgressBar:
+        """Of something that has `total` bytes."""
+        return ProgressBar(self._err, total, self._seconds)
 
     def say(self, sentence: str) -> None:
         """Something on the way."""

@@ -19,11 +19,13 @@ from txraft.admin.problems import BadRequest
 from txraft.core.change import Change
 from txraft.core.leader import Leader
 from txraft.core.log import EntryKind
+from txraft.core.raft import Raft
 from txraft.errors import ChangeRefused, SnapshotRefused, Stopped, StorageError
 from txraft.interfaces import Snapshot
 from txraft.net.addresses import format_address, parse_address
 from txraft.node import RaftNode
 from txraft.node.planning import ChangePlan, Constitution, plan_change
+from txraft.node.saving import HeldSnapshot
 
 Answer = dict[str, Any]
 
@@ -109,9 +111,7 @@ class Operations:
         @raise BadRequest: `count` is not from 1 to 1000, or `first` is negative.
         @raise Stopped: the server has not started.
         """
-        raft = self.node.raft
-        if raft is None:
-            raise Stopped("this server is not running")
+        raft = self._raft()
         if not 1 <= count <= MAX_PAGE:
             raise BadRequest(f"count: expected a number from 1 to {MAX_PAGE}, not {count}")
         if first is not None and first < 0:
@@ -174,6 +174,24 @@ class Operations:
         before = self.node.status().snapshots.taking.taken
         return self.node.take_snapshot().addCallbacks(self._snapshot, _no_snapshot, (before,))
 
+    def read_index(self) -> Deferred[Answer]:
+        """
+        Fires with an `index`: the entries up to it hold everything that was acknowledged before the call. Only the
+        leader can say that; fails as `RaftNode.read`.
+        """
+        return self.node.read_many(()).addCallback(lambda _: {"index": self._raft().applied_index})
+
+    def backup(self, at_least: int | None = None) -> Deferred[HeldSnapshot]:
+        """
+        Take a snapshot now that holds at least everything up to the entry `at_least`, and hold it to be read.
+
+        If that is None: everything that was acknowledged before the call, which only the leader knows. Fails as
+        `read_index` then, and as `snapshot`.
+        """
+        index = self.read_index() if at_least is None else succeed({"index": at_least})
+        held: Deferred[Any] = index.addCallback(lambda found: self.node.snapshots.saving.hold(found["index"]))
+        return held.addErrback(_no_snapshot)
+
     def append(self, content: bytes) -> Deferred[Answer]:
         """Propose `content` as a command; fires with `result`, the state machine's as text, once it is applied."""
         return maybeDeferred(self.node.propose, content).addCallback(lambda result: {"result": _text(result)})
@@ -201,6 +219,12 @@ class Operations:
         return change.addCallback(self._plan)
 
     # -- inside
+
+    def _raft(self) -> Raft:
+        raft = self.node.raft
+        if raft is None:
+            raise Stopped("this server is not running")
+        return raft
 
     def _snapshot(self, snapshot: Snapshot, taken_before: int) -> Answer:
         taking = self.node.status().snapshots.taking

@@ -65,6 +65,20 @@ class BadAnswer(TxraftError):
         self.server = server
 
 
+class Interrupted(TxraftError):
+    """A file from the server with the admin port `server` has not come whole: `received` bytes of `size` have."""
+
+    def __init__(self, server: str, received: int, size: int, why: str) -> None:
+        super().__init__(f"the file from {server} ends at byte {received} of {size}: {why}")
+        self.server = server
+        self.received = received
+        self.size = size
+
+
+class NotSaved(TxraftError):
+    """What has come is not a whole and intact snapshot, or there is no place for it. Says why."""
+
+
 @attrs.frozen
 class Kind:
     """
@@ -114,6 +128,8 @@ CLIENT_KINDS: dict[type[BaseException], Kind] = {
         "no_answer", 504, "ERROR", "If it was a change, it may still happen: look at the members.", ("server",)
     ),
     BadAnswer: Kind("bad_answer", 502, "ERROR", "Is that the address of an admin port?", ("server",)),
+    Interrupted: Kind("interrupted", 502, "ERROR", "Nothing was saved; do it again.", ("server", "received", "size")),
+    NotSaved: Kind("not_saved", 500, "ERROR", "Nothing was saved."),
 }
 """What no server says, but a client finds. The status is what a gateway would answer."""
 

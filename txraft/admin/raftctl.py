@@ -36,6 +36,7 @@ COMMANDS = (
     Command("move", "say where members are that have moved", changing.add_arguments_of_move, changing.move),
     Command("transfer", "let another server lead", changing.add_arguments_of_transfer, changing.transfer),
     Command("snapshot", "let a server take a snapshot", saving.add_arguments_of_snapshot, saving.snapshot),
+    Command("backup", "save the cluster's state to a file", saving.add_arguments_of_backup, saving.backup),
     Command("restore", "make a new cluster of a backup", restore.add_arguments, restore.run),
     Command("recover", "go on with what one server has, when a majority is gone", recover.add_arguments, recover.run),
     Command("verify", "check every checksum in a stopped server's data", verify.add_arguments, verify.run),

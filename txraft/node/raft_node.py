@@ -87,7 +87,7 @@ class RaftNode(Service):
         self._news = News(transport)
         self._admission = Admission(self, transport)
         owner = Owner(self._live, self._fail, self._waiting.replaced, self._arm_flush)
-        self._snapshots = SnapshotKeeper(machine, log_store, transport, clock, forker, settings.for_taking(), owner)
+        self.snapshots = SnapshotKeeper(machine, log_store, transport, clock, forker, settings.for_taking(), owner)
         self._reserved_by: Leader | None = None  # the leadership that has room for what is gathered
         self._shutdown = Shutdown(clock, settings.stop_timeout / 1000, self._close)
         self.identity = Identity("", settings.server_id, 0)
@@ -130,10 +130,10 @@ class RaftNode(Service):
 
     def read_many(self, requests: Sequence[bytes]) -> Deferred[Any]:
         """
-        Ask several things of one state; fires with the answers, in order. Fails like `read`, except that an exception
-        which the machine's query raised takes that answer's place.
+        Ask several things, or nothing, of one state; fires with the answers, in order. Fails like `read`, except that
+        an exception which the machine's query raised takes that answer's place.
         """
-        return self._read(requests, is_many=True) if requests else succeed([])
+        return self._read(requests, is_many=True)
 
     def change_membership(self, change: Change) -> Deferred[Membership]:
         """
@@ -168,11 +168,11 @@ class RaftNode(Service):
 
         Fails with `SnapshotRefused` if there is nothing to take one of, or with `StorageError`, which harms nothing.
         """
-        return self._snapshots.take()
+        return self.snapshots.take()
 
     def status(self) -> NodeStatus:
         """What this server is doing, and what it is waiting for. Cheap, and works in every state."""
-        return describe(self, self._store.status(), self._snapshots.status(), self._transport)
+        return describe(self, self._store.status(), self.snapshots.status(), self._transport)
 
     def advertise(self, client_address: str = "", admin_address: str = "") -> None:
         """Tell the other servers where this one serves clients and its admin HTTP, as host:port; empty: as before."""
@@ -196,14 +196,14 @@ class RaftNode(Service):
         try:
             raft = raft_from_disk(self.settings, self._core_settings, self._rng, recovered)
             self._transport.set_peers(contacts(raft))
-            self._transport.start(recovered.identity, self._receive, self._met, self._snapshots.receiving.accept)
+            self._transport.start(recovered.identity, self._receive, self._met, self.snapshots.receiving.accept)
         except Exception:
             self._store.close()
             raise
         self.raft, self.identity = raft, recovered.identity
         Service.startService(self)
         self._admission.is_open = True
-        self._snapshots.start(raft, recovered.snapshot)
+        self.snapshots.start(raft, recovered.snapshot)
         self._schedule_tick()
         self._arm_flush()
 
@@ -230,7 +230,7 @@ class RaftNode(Service):
     def _close(self) -> Deferred[None]:
         if self._tick_call is not None and self._tick_call.active():
             self._tick_call.cancel()
-        stopped = self._snapshots.stop().addCallback(lambda _: self._transport.stop())
+        stopped = self.snapshots.stop().addCallback(lambda _: self._transport.stop())
         return stopped.addCallback(lambda _: self._store.close())
 
     def _live(self) -> Raft | None:
@@ -249,7 +249,7 @@ class RaftNode(Service):
         return None
 
     def _read(self, requests: Sequence[bytes], is_many: bool) -> Deferred[Any]:
-        leader = self._admission.leader_for(max(map(len, requests)))
+        leader = self._admission.leader_for(max(map(len, requests), default=0))
         if not isinstance(leader, Leader):
             return fail(leader)
         if self._reads.count and self._reads.count + len(requests) > self.settings.max_pending_reads:
@@ -329,7 +329,7 @@ class RaftNode(Service):
         self._apply_index = max(self._apply_index, ready.apply_index)
         if raft.is_restored:
             self._apply_slice(raft)
-        self._snapshots.carry_out(raft, ready.snapshots)
+        self.snapshots.carry_out(raft, ready.snapshots)
         if raft.has_news:
             self._arm_flush()
 

@@ -17,6 +17,7 @@ from txraft.forking import IForker
 from txraft.interfaces import ILogStore, ISnapshotStore, IStateMachine, ITransport, Snapshot
 from txraft.node.receiving import SnapshotReceiving, install
 from txraft.node.restoring import Restore, prepare
+from txraft.node.saving import SnapshotSaving
 from txraft.node.sending import SnapshotSending
 from txraft.node.taking import SnapshotTaker, TakingSettings, TakingStatus
 from txraft.node.transfers import TransferStatus
@@ -81,6 +82,7 @@ class SnapshotKeeper:
         self._sending = SnapshotSending(self._store, transport, clock)
         self.receiving = SnapshotReceiving(self._store, machine, clock, owner.live, self._install)
         self._taker = SnapshotTaker(machine, self._store, self._describe, clock, forker, settings)
+        self.saving = SnapshotSaving(self._store, clock, owner.live, self.take)
         self._newest_at: float | None = None
         self._counted_from = self._counted_index = self._log_bytes = 0
         self._compacted: tuple[object, ...] = ()
@@ -115,6 +117,7 @@ class SnapshotKeeper:
                 self._compacted = key
                 self._compact(raft, newest)
         self._take_if_due(raft, newest)
+        self.saving.note(raft.applied_index)
 
     def _compact(self, raft: Raft, snapshot: Snapshot) -> None:
         if raft.snapshots.compact(snapshot.meta.last_index):
@@ -124,6 +127,7 @@ class SnapshotKeeper:
         """Nothing is taken, sent or received any more. A Deferred of None; never fails."""
         self._sending.stop()
         self.receiving.stop()
+        self.saving.stop()
         return self._taker.stop()
 
     def _failed(self, failure: Failure) -> None:
