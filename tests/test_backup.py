@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import tempfile
 from typing import Any
 
 import attrs
@@ -246,8 +247,9 @@ def test_a_crash_at_any_call_leaves_what_was_there_or_the_whole(keep):
 
 class SimulatedBackupTests(SimulatedTestCase):
     def save(self, member: str | None = None) -> tuple[int, str, str]:
-        self.path = os.path.join(self.mktemp(), "backup")
-        os.makedirs(os.path.dirname(self.path))
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = os.path.join(directory.name, "backup")
         return self.end(lambda client, screen: saving.save(client, screen, self.path, member, False, FileSystem()))
 
     def content(self) -> list[bytes]:
