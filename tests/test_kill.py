@@ -23,6 +23,7 @@ from txraft.core.log import EntryKind
 from txraft.machines.kv import KeyValueMachine
 from txraft.machines.kv_encoding import GET_PREFIX
 from txraft.storage.files import FileSystem
+from txraft.storage.snapshot_file import SnapshotFileReader
 from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
 from txraft.testing.writer import FakeWriter
@@ -60,7 +61,7 @@ class Server:
         return any(text in segment.read_bytes() for segment in segments)
 
     def machine_from_disk(self) -> KeyValueMachine:
-        """The state that the entries of this stopped server's log make."""
+        """The state that this stopped server's newest snapshot and the entries behind it make."""
         data_dir = self.directory / "raft-data"
         store = LogStore(
             data_dir=str(data_dir),
@@ -76,10 +77,19 @@ class Server:
             monotonic=lambda: 0.0,
             snapshots=SnapshotStore(FileSystem(), str(data_dir / "snapshots"), 2, True, FakeWriter(Clock())),
         )
-        machine = KeyValueMachine()
-        for run in store.open().runs:
-            if run.kind is EntryKind.COMMAND:
+        machine, recovered = KeyValueMachine(), store.open()
+        first_index = 1
+        if recovered.snapshot is not None:
+            first_index = recovered.snapshot.meta.last_index + 1
+            [path] = (data_dir / "snapshots").glob(f"{first_index - 1:020d}-*.snapshot")
+            reader = SnapshotFileReader(FileSystem(), str(path))
+            machine.restore(list(iter(reader.next_chunk, None)))
+            reader.close()
+        for run in recovered.runs:
+            if run.kind is EntryKind.COMMAND and run.last_index >= first_index:
+                run = run.starting_at(max(run.first_index, first_index))
                 machine.apply(run.first_index, run.commands, run.time_ms)
+        store.close()
         return machine
 
 
