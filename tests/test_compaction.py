@@ -70,7 +70,11 @@ class SnapshotServer(Server):
 
         def receive():
             done = self.store.snapshots.receive(offer)
-            return done.addCallback(lambda partial: partial.append(0, data).addCallback(lambda _: partial.commit()))
+            return done.addCallback(
+                lambda partial: partial.append(partial.offset, data[partial.offset :]).addCallback(
+                    lambda _: partial.commit()
+                )
+            )
 
         self.do(after, receive)
         if not agrees:

@@ -378,6 +378,24 @@ def test_a_new_segment_without_records_is_where_the_log_goes_on():
     assert entries(make_wal(disk).recover(1)) == [*WRITTEN.complete, (12, 3, b"l")]
 
 
+def test_a_log_that_goes_on_otherwise_than_a_crashed_rotation_meant_can_lose_its_beginning():
+    """D06, S01: the new segment was made for a record that replaces a suffix, and that got lost."""
+    disk = FakeDisk(random.Random(1))
+    wal = make_wal(disk)
+    wal.create()
+    wal.append([run(1, [b"a" * 400, b"b" * 400, b"c" * 400])])
+    disk.fail("pwrite", number=4)  # zeros, header, seal, record
+    with pytest.raises(Exception, match="pwrite"):
+        wal.append([run(2, [b"d" * 400], term=2)])
+    disk.crash(keep="none")
+    wal = make_wal(disk)
+    assert [entry[0] for entry in entries(wal.recover(1))] == [1, 2, 3]
+    wal.append([run(4, "e", term=3)])
+    wal.release(4)
+    wal.close()
+    assert entries(make_wal(disk).recover(4, previous_term=1)) == [(4, 3, b"e")]
+
+
 def test_random_damage_never_shortens_the_log_in_silence():
     """Several bytes in several files at once: the whole log, or refused."""
     rng = random.Random(5)

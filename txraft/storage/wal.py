@@ -97,7 +97,11 @@ class WriteAheadLog:
         payload = codec.encode_record(runs, commit_index)
         extent = layout.extent(len(payload))
         segment = self.segments[-1]
-        if segment.stop_offset + extent + layout.SEAL_BYTES > segment.size:
+        is_full = segment.stop_offset + extent + layout.SEAL_BYTES > segment.size
+        # A crash has taken the record that it was made for. Were it the first segment one day, its header would tell of
+        # entries that are not in it.
+        is_astray = segment.stop_offset == layout.HEADER_BYTES and segment.header.first_index < runs[0].first_index
+        if is_full or is_astray:
             segment = self._add_segment(segment.header.sequence + 1, runs[0].first_index, extent)
         data, self._checksum = layout.encode_record(segment.header, segment.stop_offset, self._checksum, payload)
         self._files.pwrite(self._handle, segment.stop_offset, data)

@@ -167,10 +167,15 @@ class FakeDisk:
         """
         chances = {"none": 0.0, "all": 1.0, "some": self._rng.random()}
         chance = chances[keep]
+        self._lose_power(lambda: self._rng.random() < chance)
 
-        def is_kept() -> bool:
-            return self._rng.random() < chance
+    def crashed(self, is_kept: Callable[[], bool]) -> FakeDisk:
+        """A copy of this disk that has crashed. `is_kept` is asked about each thing that was not synced."""
+        other = copy.deepcopy(self)
+        other._lose_power(is_kept)
+        return other
 
+    def _lose_power(self, is_kept: Callable[[], bool]) -> None:
         for change in self._pending:
             if is_kept():
                 self._apply(self._durable_names, change)
