@@ -16,7 +16,7 @@ from txraft.core.follower import Follower
 from txraft.core.leader import Leader
 from txraft.core.log import ENTRY_OVERHEAD_BYTES, EntryKind, Log
 from txraft.core.membership import Membership
-from txraft.core.membership_rules import Configurations, broken_by, broken_by_leader, no_configurations
+from txraft.core.membership_rules import Configurations, broken_by, broken_by_leader, new_voters, no_configurations
 from txraft.core.progress import Progress, ReplicationState
 from txraft.core.quorum import VoteResult, committed_index, vote_result
 from txraft.core.raft import Raft
@@ -89,7 +89,7 @@ class _Seen:
         self.durable_term = 0
         self.lost_in_term = -1
         self.matches: dict[str, tuple[Progress, int]] = {}
-        self.membership_index = 0
+        self.judged: tuple[int, Membership] | None = None
 
 
 class ClusterInvariants:
@@ -307,24 +307,16 @@ class ClusterInvariants:
         seen.matches = {server_id: (progress, progress.match_index) for server_id, progress in progresses}
 
     def _check_new_voters(self, seen: _Seen, raft: Raft, rafts: Mapping[str, Raft]) -> None:
-        """
-        Whoever a leader makes a voter was asked in by an entry before, and has that on disk. Thesis §4.2.1.
-
-        It may have lost that since: a server that is not counted yet may be given an empty disk.
-        """
-        memberships, index = raft.memberships, raft.memberships.current_index
-        if not isinstance(raft.role, Leader) or index == seen.membership_index or raft.log.term(index) != raft.term:
+        """Whoever a leader makes a voter has on disk the entry that asked it in, or had: what is lost since is lost."""
+        newest = seen.configurations[-1]
+        if not isinstance(raft.role, Leader) or newest is seen.judged or raft.log.term(newest[0]) != raft.term:
             return
-        seen.membership_index = index
-        before = memberships.at(index - 1)
-        for server_id in {*memberships.current.voters} - {*before.voters, *before.outgoing}:
-            asked_at = index
-            while asked_at > 1 and server_id in memberships.at(asked_at - 1).next_voters:
-                asked_at -= 1
+        seen.judged = newest
+        for server_id, asked_at in new_voters(seen.configurations).items():
             is_lost = server_id in self._seen and raft.term <= self._seen[server_id].lost_in_term
             has_it = server_id in rafts and self._holds(rafts[server_id], asked_at, seen)
-            is_right = asked_at < index and (has_it or is_lost)
-            require(is_right, "a voter that has not caught up", raft.server_id, server_id, index, asked_at)
+            is_right = asked_at > 0 and (has_it or is_lost)
+            require(is_right, "a voter that has not caught up", raft.server_id, server_id, newest, asked_at)
 
     @staticmethod
     def _holds(peer: Raft | None, index: int, leader: _Seen) -> bool:

@@ -69,3 +69,20 @@ def broken_by_leader(log: Log, commit_index: int, term: int, configurations: Con
             break
         index = at
     return "a change before the last one is committed" if index > commit_index else None
+
+
+def new_voters(configurations: Configurations) -> dict[str, int]:
+    """
+    By server id, of those that the newest configuration makes voters: the index of the entry that has asked it in.
+
+    0 if there is none: nobody becomes a voter before it has caught up. Thesis §4.2.1.
+    """
+    (_, after), older = configurations[-1], configurations[:-1]
+    before = older[-1][1]
+    asked_at = dict.fromkeys(sorted({*after.voters} - {*before.voters, *before.outgoing}), 0)
+    for server_id in asked_at:
+        for index, membership in reversed(older):
+            if server_id not in membership.next_voters:
+                break
+            asked_at[server_id] = index
+    return asked_at
