@@ -30,8 +30,12 @@ def prepare(
     try:
         while (chunk := (yield reader.next_chunk())) is not None:
             restoring.add(chunk)
-    finally:
+    except Exception:
         reader.close()
+        raise
+    # Not in a `finally`: what a crash has left waiting here for ever is thrown away whenever the interpreter likes, and
+    # a simulated run must not depend on that.
+    reader.close()
     return restoring.finish
 
 
