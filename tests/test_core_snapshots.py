@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ from core_text import (
 )
 
 from txraft.core.errors import InvalidMessage
-from txraft.core.log import Log
+from txraft.core.log import EntryKind, EntryRun, Log
 from txraft.core.messages import AppendEntriesResponse, HardState
 from txraft.core.raft import Raft
 from txraft.core.sending import ATTEMPTS, PATIENCE
@@ -69,6 +70,25 @@ class TestLog:
         assert [log.command(at) for at in range(index + 1, 7)] == [whole.command(at) for at in range(index + 1, 7)]
         log.append(4, 0, 0, [b"g"])
         assert (log.last_index, log.command(7), log.last_time_ms) == (7, b"g", 0)
+
+    @pytest.mark.parametrize("is_leader", [True, False])
+    @pytest.mark.parametrize("index", [1, 50, 100])
+    def test_what_is_compacted_is_no_longer_in_memory(self, is_leader, index):
+        """S01: nothing else holds on to it, whether it was appended here and sent, or received."""
+        commands = [b"command %d" % number for number in range(100)]
+        held = [sys.getrefcount(command) for command in commands]
+        log = Log()
+        if is_leader:
+            log.append(1, EntryKind.COMMAND, 0, commands)
+            assert log.slice(1, 1 << 20).last_index == 100
+        else:
+            log.extend(EntryRun(1, 1, EntryKind.COMMAND, 0, list(commands)))
+        log.take_unwritten()
+        log.made_durable(100, 1)
+        assert [sys.getrefcount(command) for command in commands] > held
+        log.compact(index)
+        assert [sys.getrefcount(command) for command in commands][:index] == held[:index]
+        assert [log.command(at) for at in range(index + 1, 101)] == commands[index:]
 
     def test_compaction_in_small_steps_is_the_same_as_in_one(self):
         rng = random.Random(1)

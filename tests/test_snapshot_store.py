@@ -12,8 +12,10 @@ from zope.interface.verify import verifyObject
 
 from txraft.errors import DamagedSnapshot, ProtocolError, StorageError
 from txraft.interfaces import IPartialSnapshot, ISnapshotReader, ISnapshotStore, ISnapshotWriter, Snapshot
+from txraft.node.restoring import prepare
 from txraft.storage.snapshot_file import verify
 from txraft.testing.disk import Halted
+from txraft.testing.recording import RecordingMachine
 
 
 @pytest.fixture
@@ -232,6 +234,30 @@ def test_a_damaged_one_is_refused_removed_and_can_be_fetched_again(server):
             server.receive(wrong, offer)
         assert server.disk.file_names() == []
     assert server.receive(data, offer) == offer
+
+
+def test_whatever_byte_is_damaged_on_the_way_is_noticed_and_the_next_try_succeeds(server):
+    """S11: on the way, or on the disk of the sender, after it had verified it."""
+    data, offer = encoded(chunks=[b"a few", b"bytes"])
+    for at in range(len(data)):
+        for bit in (1 << at % 8, 255):
+            with pytest.raises(ProtocolError, match="not the snapshot that was offered"):
+                server.receive(data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :], offer)
+            assert (server.indexes(), server.disk.file_names()) == ([], []), at
+    assert server.receive(data, offer) == offer
+
+
+def test_a_byte_that_rots_in_a_kept_snapshot_is_noticed_by_who_reads_it(server):
+    """S11, D18: nothing of it becomes anybody's state."""
+    snapshot = server.take(meta(), [b"a few", b"bytes"])
+    [path] = server.disk.file_names()
+    data = server.disk.read_file(path)
+    for at in range(len(data)):
+        server.disk.write_file(path, data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        machine = RecordingMachine()
+        with pytest.raises(DamagedSnapshot, match="damaged"):
+            server.wait(prepare(server.store, machine, snapshot))
+        assert machine.commands == []
 
 
 def test_a_whole_snapshot_that_is_another_than_the_offered_is_refused(server):

@@ -241,6 +241,8 @@ class Log:
         if gone == at:
             span.first_index = self._span_firsts[0] = index + 1
         del self._commands[: index - self.base_index]
+        if self._cached_slice is not None and self._cached_slice[0][0] <= index:
+            self._cached_slice = None  # it may be the last that holds what goes
         self.base_index, self.base_term, self._base_time_ms = index, span.term, span.time_ms
 
     def reset(self, base_index: int, base_term: int, base_time_ms: int) -> None:
