@@ -41,7 +41,7 @@ class Cluster:
         client_port, free_port, admin_port = free_ports(3)
         rpc_port = rpc_port or free_port
         directory = self._directory / str(rpc_port)
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         own = [f"rpc_port={rpc_port}", f"kv_port={client_port}", f"http_server_port={admin_port}"]
         first = [f"servers=127.0.0.1:{rpc_port}"] if is_first else []
         (directory / "raft.conf").write_text("\n".join([*own, *first, *timings, ""]))

@@ -105,7 +105,6 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.core.snapshot",
         "txraft.errors",
         "txraft.interfaces",
-        "txraft.net.addresses",
         "txraft.plugins",
         "txraft.storage",
     ),

@@ -43,6 +43,8 @@ RUN_BY = {
     "raftctl remove": "test_readme_grow.py",
     "raftctl why": "test_readme_grow.py",
     "raftctl status": "test_readme_grow.py",
+    "raftctl backup": "test_readme_grow.py",
+    "raftctl restore": "test_readme_grow.py",
     "reconfigure -l": "test_readme_grow.py",
 }
 

@@ -85,6 +85,9 @@ def test_four_machines_as_the_readme_has_them(shell: Shell, tmp_path: pathlib.Pa
         assert machines.voters() == ["10.0.0.1", "10.0.0.4"]
         wait_until(lambda: "It waits for nothing." in machines.do("raftctl why"), "another leads")
         assert re.search(r"(?m)^server +10\.0\.0\.4:29922$", machines.do("raftctl status"))
+        assert "state-of-today has everything up to entry" in machines.do("raftctl backup")
+        assert "10.0.0.5:29922 is a new cluster of its own" in machines.do("raftctl restore")
+        assert (tmp_path / "1" / "new-data" / "raft.state").exists()
         assert "OK apple" in [machines.kv(number, "get fruit") for number in (1, 4)]
 
 

@@ -22,7 +22,6 @@ from txraft.core.membership import Membership
 from txraft.core.snapshot import SnapshotMeta
 from txraft.errors import ConfigError, StorageError
 from txraft.interfaces import Identity
-from txraft.net.addresses import format_address, parse_address
 from txraft.plugins import find_state_machine
 from txraft.storage.files import FileSystem, IFileSystem
 from txraft.storage.read_only import ReadOnlyFiles
@@ -40,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="what `raftctl backup` has saved; it is only read")
     parser.add_argument("--config", metavar="FILE", help="the raft.conf of the new server: it says all of what follows")
     parser.add_argument("--data-dir", metavar="D", help="the directory to make, instead of data_dir in raft.conf")
-    parser.add_argument("--server-id", metavar="HOST:PORT", help="the new server, instead of the one in raft.conf")
+    parser.add_argument(
+        "--server-id", metavar="SERVER", help="host[:rpc-port] of the new server, instead of raft.conf's"
+    )
     parser.add_argument("--cluster-name", metavar="NAME", help="instead of cluster_name in raft.conf")
 
 
@@ -76,7 +77,7 @@ def _config(options: argparse.Namespace) -> Config:
     if options.data_dir is not None:
         overrides.append(f"data_dir={os.path.abspath(options.data_dir)}")
     if options.server_id is not None:
-        overrides.append(f"server_id={format_address(*parse_address(options.server_id, None))}")
+        overrides.append(f"server_id={options.server_id}")
     if options.cluster_name is not None:
         overrides.append(f"cluster_name={options.cluster_name}")
     if options.config is None:
