@@ -85,15 +85,19 @@ def _start(parent: pathlib.Path, client_port: int, rpc_port: int, members: str, 
     ports = [f"rpc_port={rpc_port}", f"kv_port={client_port}", "http_server_port=off"]
     lines = [f"servers={members}", "interface=127.0.0.1", *ports, settings]
     (directory / "raft.conf").write_text("\n".join(lines) + "\n")
-    with open(directory / "output", "wb") as output:
-        process = subprocess.Popen(
+    return Server(client_port, directory, launch(directory))
+
+
+def launch(directory: pathlib.Path) -> subprocess.Popen[bytes]:
+    """A server with the configuration, and perhaps the data, in `directory`."""
+    with open(directory / "output", "ab") as output:
+        return subprocess.Popen(
             [*TWISTD, "-n", "--pidfile=", "raftcore", "--config", "raft.conf"],
             cwd=directory,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])},
             stdout=output,
             stderr=output,
         )
-    return Server(client_port, directory, process)
 
 
 def leader_of(servers: list[Server]) -> Server:
