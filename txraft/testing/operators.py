@@ -32,8 +32,8 @@ class Operators:
 
     def request(self, node: RaftNode, kind: str, *words: str) -> Deferred[bool]:
         """
-        Ask a server; fires with whether it was done. `change` is followed by server ids, each behind `+` (a voter), `~`
-        (a learner) or `-` (no member), `transfer` by one.
+        Ask a server; fires with whether it was done. `change` is followed by the words of `parse_change`, `transfer` by
+        a server's id.
         """
         if kind == "transfer":
             asked = node.transfer_leadership(words[0])
@@ -63,14 +63,15 @@ class Operators:
 
 def parse_change(words: tuple[str, ...]) -> Change:
     """
-    The change that these words ask for.
+    The change that these words ask for: `+s1` a voter, `~s1` a learner, `-s1` no member, `@s1=s1/2` is reached there.
 
     :raises KeyError: one begins with no known sign.
     """
-    named: dict[str, list[str]] = {"+": [], "~": [], "-": []}
+    named: dict[str, list[str]] = {"+": [], "~": [], "-": [], "@": []}
     for word in words:
         named[word[0]].append(word[1:])
-    return Change(voters=tuple(named["+"]), learners=tuple(named["~"]), removed=tuple(named["-"]))
+    addresses = {server_id: address for server_id, _, address in (word.partition("=") for word in named["@"])}
+    return Change(tuple(named["+"]), tuple(named["~"]), tuple(named["-"]), addresses)
 
 
 def _rows(raft: Raft, change: Change) -> Iterator[str]:

@@ -151,11 +151,31 @@ def _draw_words(rng: random.Random, profile: Profile, kind: str, who: str, ids: 
 
 
 def _draw_change(rng: random.Random, ids: Sequence[str]) -> tuple[str, ...]:
-    """Mostly one server or two, and more come than go; now and then all that there are shall go."""
-    if rng.random() < 0.03:
-        return tuple(f"-{server_id}" for server_id in ids)
+    """
+    Mostly one server or two, and more come than go, or one that has moved; now and then what nobody should ask for.
+
+    See `parse_change`.
+    """
     named = rng.sample(ids, min(len(ids), rng.choice((1, 1, 1, 2, 2, 3))))
-    return tuple(rng.choices("+-~", (5, 3, 1))[0] + server_id for server_id in named)
+    change = tuple(rng.choices("+-~", (5, 3, 1))[0] + server_id for server_id in named)
+    server_id, other_id = rng.choice(ids), rng.choice(ids)
+    moved = f"@{server_id}={server_id}/{rng.randint(1, 3)}"
+    kinds = ("change", "move", "both", "all go", "twice", "of another", "nothing")
+    match rng.choices(kinds, (84, 6, 4, 3, 1, 1, 1))[0]:
+        case "move":
+            return (moved,)
+        case "both":
+            return (*change, moved)
+        case "all go":
+            return tuple(f"-{server_id}" for server_id in ids)
+        case "twice":
+            return (*change, *change)
+        case "of another":
+            return (f"@{server_id}={other_id}",)
+        case "nothing":
+            return ()
+        case _:
+            return change
 
 
 def _mostly(rng: random.Random, names: Iterable[str], best: str) -> str:
