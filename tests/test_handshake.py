@@ -146,3 +146,15 @@ def registry_of(peers: str, us: Identity = US) -> Registry:
     registry.us = us
     registry.set_peers([Contact(peer) for peer in peers.split()])
     return registry
+
+
+def test_who_was_not_the_member_of_its_name_and_has_been_taken_in_again_talks_to_founders_as_all_others_do() -> None:
+    """M11. Two that have both lost their data must not; but it has what the others have, and may lead."""
+    registry = Registry()
+    registry.us = FOUNDER
+    registry.set_peers([Contact("s2"), Contact("s3")])
+    other_founder = attrs.evolve(GOOD, server_id="s3", cluster_id="blue")
+    registry.learn_refusal(attrs.evolve(GOOD, refusal=LOST, lost_data=True))
+    assert registry.refusal_of(other_founder) == "'s1' is not the member of its name, says 's2'"
+    registry.us = US
+    assert registry.refusal_of(other_founder) is None

@@ -11,7 +11,7 @@ from test_reconfiguration import decided, outcome
 
 from txraft.core import cluster_id as ids
 from txraft.core.change import Change, ChangeRefused, abandoned, begin, identified, joint, settled
-from txraft.core.log import EntryKind
+from txraft.core.log import RUN_OVERHEAD_BYTES, EntryKind
 from txraft.core.membership import Membership
 from txraft.core.messages import (
     HardState,
@@ -329,7 +329,7 @@ def test_a_wiped_server_that_knows_no_cluster_says_why_it_is_refused_until_it_is
     leader = cluster.leader()
     decided(cluster, leader, Change(voters=("s4",)))
     wipe(cluster, "s4")
-    told = "This server belongs to no cluster, and has been refused: 's"
+    told = "This server belongs to no cluster: its leader must be asked to add it. It was refused: 's"
     assert cluster.run_until(lambda: told in "".join(cluster.node("s4").status().waiting_for), 5)
     [sentence] = cluster.node("s4").status().waiting_for
     assert "'s4' has lost its data, or has another server's: remove it from the cluster and add it again" in sentence
@@ -354,6 +354,24 @@ def test_a_server_that_was_away_follows_one_that_was_wiped_and_added_again():
     cluster.start(away)
     assert cluster.run_until(lambda: cluster.node(away).raft.leader_id == wiped, 5)
     assert cluster.run_until(lambda: len(pinned(cluster)) == 1, 5)
+
+
+def test_a_new_server_catches_up_from_a_leader_whom_memberships_of_long_ago_know_by_another_disk():
+    """M11. The first message that it gets holds who everybody was at first, and not who they are now."""
+    cluster = running_cluster(seed=6, passive=1, max_append_bytes=5 * RUN_OVERHEAD_BYTES)
+    for _ in range(10):
+        outcome(cluster.leader().propose(b"x"))
+        cluster.run(0.05)
+    for replaced in ("s1", "s2", "s3"):
+        if cluster.leader() is cluster.node(replaced):
+            found = outcome(cluster.leader().transfer_leadership("s1" if replaced != "s1" else "s2"))
+            assert cluster.run_until(lambda found=found: bool(found), 5)
+        wipe(cluster, replaced)
+        leader = cluster.elect()
+        assert replaced not in decided(cluster, leader, Change(removed=(replaced,))).voters
+        assert replaced in decided(cluster, leader, Change(voters=(replaced,))).voters
+    membership = decided(cluster, cluster.elect(), Change(voters=("s4",)))
+    assert getattr(membership, "voters", membership) == ("s1", "s2", "s3", "s4")
 
 
 def test_two_wiped_founders_do_not_make_an_empty_cluster_when_the_third_can_tell_them():

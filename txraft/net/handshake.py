@@ -87,7 +87,8 @@ class Registry:
     """
     Who this server is, whom it talks to, and what each of them said last.
 
-    :ivar disowned_by: the server that said that we are not the member of our name; empty if none has.
+    :ivar disowned_by: the server that said that we are not the member of our name; empty if none has. It counts no more
+        once we have been taken in again.
     :ivar refusal: which server has refused us, and why; empty if the last one that we asked has not.
     """
 
@@ -141,7 +142,8 @@ class Registry:
     def refusal_of(self, hello: Hello) -> str | None:
         """Why this server does not talk to the speaker; None if it does."""
         refusal = refusal_of(hello, self.us, self.contacts, self.incarnations | self._pinned)
-        if refusal is None and self.disowned_by and not has_epoch(hello.cluster_id):
+        is_disowned = self.disowned_by and not has_epoch(self.us.cluster_id)
+        if refusal is None and is_disowned and not has_epoch(hello.cluster_id):
             # Two that have both lost their data would make a cluster of their own, with nothing in it.
             return f"{quoted(self.us.server_id)} is not the member of its name, says {self.disowned_by}"
         return refusal

@@ -375,12 +375,14 @@ class RaftNode(Service):
     def _note_changes(self, raft: Raft) -> None:
         """Carry what has changed since the last flush to all whom it concerns."""
         self._waiting.note(raft, self._admission.not_leader)
-        self._news.note(raft)
+        # First, which cluster this is: what is in force while a server catches up may be of long ago, and know those
+        # who take it in by other data directories. Among servers of one epoch that is no reason to hang up.
         cluster_id = learned(self.identity, raft, self._transport)
         if cluster_id != self.identity.cluster_id:
             self.identity = attrs.evolve(self.identity, cluster_id=cluster_id)
             self._store.join(cluster_id)
             self._transport.join(cluster_id)
+        self._news.note(raft)
 
     def _fail(self, error: BaseException) -> None:
         """Stop for good: nothing more is written, sent, applied or acknowledged."""

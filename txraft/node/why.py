@@ -57,9 +57,8 @@ def reasons(
 
 def _outside(raft: Raft, transport: ITransport) -> str:
     if not raft.membership.members:
-        if transport.refusal:
-            return f"This server belongs to no cluster, and has been refused: {transport.refusal}."
-        return "This server belongs to no cluster: its leader must be asked to add it."
+        refused = f" It was refused: {transport.refusal}." if transport.refusal else ""
+        return f"This server belongs to no cluster: its leader must be asked to add it.{refused}"
     return (
         f"Entry {raft.memberships.current_index} has removed this server from the cluster: it may be stopped, or added "
         "again."
