@@ -178,6 +178,22 @@ class SendingTests(SynchronousTestCase):
         self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 11), 60))
         self.assertEqual(receiver.status().snapshots.failure, "")
 
+    def test_a_snapshot_that_has_rotted_is_replaced_by_a_new_one(self) -> None:
+        """S11, D18: nobody could ever take it, and nobody may."""
+        cluster = Cluster()
+        leader, away = behind(cluster)
+        disk = cluster.servers[leader.settings.server_id].disk
+        [path] = [path for path in disk.file_names() if path.endswith(".snapshot")]
+        data = disk.read_file(path)
+        disk.write_file(path, data[:-100] + bytes([data[-100] ^ 4]) + data[-99:])
+        cluster.network.heal()
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 10)))
+        status = leader.status().snapshots
+        self.assertEqual((status.taking.taken, status.problem), (2, ""))
+        self.assertEqual(cluster.node(away).status().snapshots.received, 1)
+        write(cluster, leader, 1)
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 11)))
+
     def test_the_next_leader_sends_its_own(self) -> None:
         """S06, S15."""
         cluster = Cluster()

@@ -260,6 +260,29 @@ def test_a_byte_that_rots_in_a_kept_snapshot_is_noticed_by_who_reads_it(server):
         assert machine.commands == []
 
 
+def test_one_that_is_checked_and_is_damaged_is_not_kept_any_longer(server):
+    """S11, D18."""
+    server.take(meta(3))
+    snapshot = server.take(meta(5))
+    assert server.wait(server.store.check(snapshot))
+    path = server.disk.file_names()[1]
+    server.disk.write_file(path, server.disk.read_file(path).replace(b"first", b"fiRst"))
+    server.disk.fail("pread")
+    with pytest.raises(StorageError, match="Input/output"):
+        server.wait(server.store.check(snapshot))
+    assert server.indexes() == [5, 3]
+    assert not server.wait(server.store.check(snapshot))
+    assert server.indexes() == [3]
+    assert path in server.store.problem
+    assert server.wait(server.store.check(snapshot)), "nobody needs it"
+    assert server.take(meta(5)) == snapshot
+    assert (server.indexes(), server.store.problem) == ([5, 3], "")
+    data, _ = encoded(meta(5), [b"others"])
+    server.disk.write_file(path, data)
+    assert not server.wait(server.store.check(snapshot))
+    assert "another snapshot than it was" in server.store.problem
+
+
 def test_a_whole_snapshot_that_is_another_than_the_offered_is_refused(server):
     data, offer = encoded(meta(7))
     with pytest.raises(ProtocolError, match="not the snapshot that was offered"):

@@ -228,7 +228,7 @@ class ISnapshotStore(Interface):
     Nothing blocks the reactor: whatever touches the disk is a Deferred. A failure costs that snapshot, and no other.
     """
 
-    problem = Attribute("What is wrong with a newer one that the start had to leave aside; empty if nothing is.")
+    problem = Attribute("What is wrong with a newer one that had to be left aside; empty if nothing is.")
 
     def kept() -> Sequence[Snapshot]:
         """The snapshots that are there, newest first."""
@@ -242,12 +242,13 @@ class ISnapshotStore(Interface):
         snapshot can be read, kept or not.
         """
 
+    def check(snapshot: Snapshot) -> Deferred[bool]:
+        """Whether one of `kept()`, read again, is what it was; else it goes from there. Fails with `StorageError`."""
+
     def receive(offer: Snapshot) -> Deferred[IPartialSnapshot]:
         """
-        A Deferred of the place for a snapshot that another server offers, with what has come of it already, also
-        before a restart of this server. Whatever had come of another one is given up. One at a time.
-
-        Fails with `StorageError`.
+        A Deferred of the place for a snapshot that is offered, with what has come of it already, also before a restart.
+        What had come of another one is given up. One at a time. Fails with `StorageError`.
         """
 
 
@@ -256,9 +257,8 @@ class ISnapshotWriter(Interface):
 
     def write(chunk: bytes) -> Deferred[None]:
         """
-        Add a chunk of the machine's; a Deferred of None. Chunks are written in the order of the calls.
-
-        Fails with `StorageError`, and so does everything behind it.
+        Add a chunk of the machine's; a Deferred of None. Chunks are written in the order of the calls. Fails with
+        `StorageError`, and so does everything behind it.
         """
 
     def write_here(chunks: Iterable[bytes]) -> None:

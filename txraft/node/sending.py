@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -35,10 +36,16 @@ class SnapshotSending:
     One server's. `sent_count` are those that arrived.
 
     At most one is on its way to each server; a leadership that ends takes its own with it.
+
+    @param renew: asks for a new snapshot, as the newest has turned out to be damaged.
     """
 
-    def __init__(self, store: ISnapshotStore, transport: ITransport, clock: IReactorTime) -> None:
+    def __init__(
+        self, store: ISnapshotStore, transport: ITransport, clock: IReactorTime, renew: Callable[[], object]
+    ) -> None:
         self.sent_count = 0
+        self._renew = renew
+        self._checked: tuple[Leader, Snapshot] | None = None
         self._store = store
         self._transport = transport
         self._clock = clock
@@ -68,7 +75,10 @@ class SnapshotSending:
         self._end(outgoing)
 
     def _begin(self, leader: Leader, server_id: str) -> None:
-        snapshot = self._store.kept()[0]
+        kept = self._store.kept()
+        if not kept or kept[0].meta.last_index < leader.raft.log.base_index:
+            return  # the newest has turned out to be damaged; there will be another
+        snapshot = kept[0]
         outgoing = _Outgoing(leader, server_id, snapshot, self._clock.seconds())
         self._outgoing[server_id] = outgoing
         leader.sending.begun(server_id, snapshot.meta.last_index)
@@ -116,6 +126,15 @@ class SnapshotSending:
             )
             self._end(outgoing)
             outgoing.leader.sending.failed(outgoing.server_id)
+            self._check(outgoing)
+
+    def _check(self, outgoing: _Outgoing) -> None:
+        """Perhaps the disk has damaged it since it was verified: then nobody could ever take it. Once is enough."""
+        if self._checked != (outgoing.leader, outgoing.snapshot):
+            self._checked = outgoing.leader, outgoing.snapshot
+            checked = self._store.check(outgoing.snapshot)
+            checked.addCallback(lambda is_intact: is_intact or self._renew())
+            checked.addErrback(lambda failure: _log.warn("checking it: {why}", why=failure.getErrorMessage()))
 
     def _end(self, outgoing: _Outgoing) -> None:
         outgoing.is_over = True

@@ -79,7 +79,7 @@ class SnapshotKeeper:
         self._fail = owner.fail
         self._replaced = owner.replaced
         self._flush = owner.flush
-        self._sending = SnapshotSending(self._store, transport, clock)
+        self._sending = SnapshotSending(self._store, transport, clock, self._take_in_time)
         self.receiving = SnapshotReceiving(self._store, machine, clock, owner.live, self._install)
         self._taker = SnapshotTaker(machine, self._store, self._describe, clock, forker, settings)
         self.saving = SnapshotSaving(self._store, clock, owner.live, self.take)
@@ -169,8 +169,11 @@ class SnapshotKeeper:
             self._log_bytes += raft.log.bytes_between(first_index, raft.applied_index + 1)
             self._counted_index = raft.applied_index
             if raft.is_restored and self._taker.is_due(self._log_bytes):
-                # Whoever reads the log is told of a failure there, and the status says so.
-                self.take().addErrback(lambda _: None)
+                self._take_in_time()
+
+    def _take_in_time(self) -> None:
+        # Whoever reads the log is told of a failure there, and the status says so.
+        self.take().addErrback(lambda _: None)
 
     # -- others'
 

@@ -44,8 +44,8 @@ class SnapshotDirectory:
     """
     The snapshots in `path`, of which the newest `keep` are kept. First `open`.
 
-    `kept` is newest first. `problem` says what was wrong with a newer one that `open` had to leave aside; it is empty
-    if nothing was.
+    `kept` is newest first. `problem` says what was wrong with a newer one that `open` or `check` had to leave aside; it
+    is empty if nothing was.
     """
 
     def __init__(self, files: IFileSystem, syncs: Syncs, path: str, keep: int) -> None:
@@ -97,6 +97,19 @@ class SnapshotDirectory:
     def path_of(self, meta: SnapshotMeta) -> str:
         """Where the snapshot with this meta is."""
         return self._join(_prefix(meta) + ".snapshot")
+
+    def check(self, snapshot: Snapshot) -> bool:
+        """Whether one that is kept is still what it was. If not, it is kept no longer; the next one replaces it."""
+        path = self.path_of(snapshot.meta)
+        try:
+            if snapshot not in self.kept or verify(self._files, path) == snapshot:
+                return True
+            self.problem = str(damaged(path, "it is another snapshot than it was"))
+        except DamagedSnapshot as error:
+            self.problem = str(error)
+        _log.error("{problem}. A new one is needed", problem=self.problem)
+        self.kept = tuple(each for each in self.kept if each != snapshot)
+        return False
 
     # -- one of our own
 

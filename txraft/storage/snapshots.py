@@ -62,6 +62,10 @@ class SnapshotStore:
         except FileNotFoundError:
             raise StorageError(f"{path}: no longer kept") from None
 
+    def check(self, snapshot: Snapshot) -> Deferred[bool]:
+        """See `ISnapshotStore`."""
+        return self._writer.run(self._directory.check, snapshot)
+
     def receive(self, offer: Snapshot) -> Deferred[IPartialSnapshot]:
         """See `ISnapshotStore`."""
         return self._writer.run(lambda: Partial(self._directory.receive(offer), offer, self._writer))
