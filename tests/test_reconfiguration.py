@@ -32,6 +32,22 @@ def members(cluster: Cluster) -> set[tuple[tuple[str, ...], tuple[str, ...]]]:
     return {(raft.membership.voters, raft.membership.learners) for raft in rafts}
 
 
+def test_who_has_caught_up_and_waits_for_another_new_server_begins_no_further_round():
+    """M13. It would be in round 39 of 10 while the other one is waited for."""
+    cluster = Cluster(seed=1, size=1, passive=2)
+    cluster.start("s1", "s2")
+    leader = cluster.elect()
+    outcome(leader.change_membership(Change(voters=("s2", "s3"))))
+    for _ in range(20):
+        outcome(leader.propose(b"x"))
+        cluster.run(0.1)
+    ready, missing = leader.status().catching_up
+    assert (ready.server_id, ready.round, ready.match_index) == ("s2", 1, leader.status().last_index)
+    assert (missing.server_id, missing.round, missing.match_index) == ("s3", 1, 0)
+    cluster.start("s3")
+    assert cluster.run_until(lambda: leader.raft.membership.voters == ("s1", "s2", "s3"), 5)
+
+
 def test_one_server_grows_to_three_and_writes_go_on():
     """M13."""
     cluster = Cluster(seed=1, size=1, passive=2)

@@ -54,7 +54,9 @@ class CatchUp:
         # Heard from at all: an empty log is no proof that somebody is there.
         if match_index >= self.goal_index and match_index > 0:
             self.is_done |= self._ticks < election_ticks
-            self.round, self.goal_index, self._ticks = self.round + 1, last_index, 0
+            # Who waits for others keeps up, and begins no round that could be one too many.
+            self.round += not self.is_done
+            self.goal_index, self._ticks = last_index, 0
 
     def problem(self, rounds: int, election_ticks: int) -> str | None:
         """Why this leads nowhere; None as long as it may."""
