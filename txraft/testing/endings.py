@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from txraft.core.change import Change
 from txraft.core.invariants import require
+from txraft.core.membership import Membership
 from txraft.core.raft import Raft
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
@@ -70,6 +72,8 @@ class Endings:
         cluster.run(self._election_s)
         self._require_agreement()
         self._require_calm()
+        self._require_farewells()
+        self._bring_in_everybody()
         self._is_supervised = False
         members = self._members()
         self._workload.check_agreement({server_id: cluster.servers[server_id].machine for server_id in members})
@@ -83,6 +87,42 @@ class Endings:
         before = self._terms()
         self._cluster.run(STABLE_FOR * self._election_s)
         require(self._terms() == before, "elections without a cause", before, self._terms())
+
+    def _strangers(self) -> dict[str, RaftNode]:
+        """The servers that are no members; all of them run."""
+        members = self._members()
+        return {server_id: self._cluster.node(server_id) for server_id in self._cluster.ids if server_id not in members}
+
+    def _require_farewells(self) -> None:
+        """A voter that was removed learns of it, whenever it comes back, and says so. Thesis §4.2.3, pitfalls M09."""
+
+        def ignorant() -> list[str]:
+            """Those of another data directory than their log names never stand, so they are not told either."""
+            rafts = [node.raft for node in self._strangers().values() if node.raft is not None]
+            return [
+                raft.server_id for raft in rafts if not raft.is_disowned and raft.membership.is_voter(raft.server_id)
+            ]
+
+        limit_s = COMMIT_WITHIN * self._election_s
+        is_told = self._cluster.run_until(lambda: not ignorant(), limit_s)
+        require(is_told, "a removed server is not told so within", limit_s, ignorant())
+        roles = {server_id: node.status().role for server_id, node in self._strangers().items()}
+        # A learner that was away when it was removed does not stand, and so asks nobody.
+        is_said = {*roles.values()} <= {"removed", "passive", "follower"}
+        require(is_said, "a server that is no member says it is something", roles)
+
+    def _bring_in_everybody(self) -> None:
+        """When all is well, whoever is asked in comes, whatever it has been and heard before. Thesis §4.2.1."""
+        leader, strangers = self._cluster.leader(), tuple(self._strangers())
+        if not strangers or leader is None:
+            return
+        outcome: list[object] = []
+        leader.change_membership(Change(voters=strangers)).addBoth(outcome.append)
+        limit_s = COMMIT_WITHIN * self._election_s
+        self._cluster.run_until(lambda: bool(outcome), limit_s)
+        has_come = bool(outcome) and isinstance(outcome[0], Membership)
+        require(has_come, "who is asked in does not come within", limit_s, strangers, *outcome)
+        self._require_agreement()
 
     def _members(self) -> dict[str, Raft]:
         """The servers of the membership that the newest leader has in force; all of them run."""

@@ -15,7 +15,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from txraft.codec import decode_hello, decode_message, encode_message
+from txraft.core.cluster_id import has_epoch
 from txraft.core.contact import Contact
+from txraft.core.invariants import require
 from txraft.core.messages import ANSWERS, Message
 from txraft.errors import ProtocolError, Stopped
 from txraft.framing import Splitter
@@ -269,9 +271,13 @@ class SimulatedTransport:
         return True
 
     def _accepts(self, other: SimulatedTransport) -> bool:
-        refusal = self._registry.refusal_of(decode_hello(other.hello_to(self.server_id)))
+        hello = decode_hello(other.hello_to(self.server_id))
+        refusal = self._registry.refusal_of(hello)
         if refusal is not None:
             is_counted = self._registry.is_counted(other.server_id, other.incarnation)
+            # Whoever leads now must reach it, whether or not it has heard of that one before. Pitfalls M14.
+            is_waiting = not self._registry.us.cluster_id and has_epoch(hello.cluster_id) and is_counted
+            require(not is_waiting, "a passive server refuses a member of a cluster", self.server_id, refusal)
             answer = _payload(self._registry.hello_to(other.server_id, refusal, lost_data=not is_counted))
             other._registry.learn_refusal(decode_hello(answer))
         return refusal is None
