@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from admin_stub import Reply, SimulatedServers, StubServers, refusal
-from twisted.internet.defer import CancelledError, Deferred
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.iweb import IAgent
+from zope.interface import implementer
 
 from txraft.admin import tables
 from txraft.admin.asking import Answered, Asker
@@ -47,6 +52,33 @@ class ClientTestCase(SynchronousTestCase):
         self.servers.pass_time(0 if found else seconds)
         self.assertTrue(found, "it is not decided")
         return found[0]
+
+
+@implementer(IAgent)
+class Unreachables:
+    """Notes what is asked for, and reaches nobody."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+
+    def request(self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None) -> Deferred[Any]:
+        self.asked.append(uri)
+        return fail(ConnectionRefusedError(111))
+
+
+class AddressTests(ClientTestCase):
+    def test_a_server_is_asked_at_whatever_address_it_has(self) -> None:
+        """Through treq itself, which took an IPv6 address for a name that had to be encoded."""
+        agent = Unreachables()
+        servers = ("10.0.0.1:29998", "[::1]:29998", "[fd00::1]:80", "localhost:1", "node-1.example:29998")
+        for server in servers:
+            client = AdminClient(Asker(HTTPClient(agent), Clock()), [server])
+            for deferred in (client.why(), client.add(["b"])):
+                self.assertIsInstance(self.failureResultOf(deferred).value, Unreachable)
+        paths = ("/v1/why", "/v1/members/add")
+        # A URL does without port 80.
+        expected = [f"http://{server.removesuffix(':80')}{path}" for server in servers for path in paths]
+        self.assertEqual([uri.decode() for uri in agent.asked], expected)
 
 
 class LeaderTests(ClientTestCase):

@@ -248,6 +248,7 @@ class FailureTests(SynchronousTestCase):
     def test_each_failure_of_the_node_has_its_reply_in_each_dialect(self) -> None:
         for error, resp_reply, line_reply in [
             (NotLeader("b", "b:8877"), b"-MOVED 0 b:8877\r\n", b"NOT_LEADER b:8877\r\n"),
+            (NotLeader("b", "[fd00::1]:8877"), b"-MOVED 0 fd00::1:8877\r\n", b"NOT_LEADER [fd00::1]:8877\r\n"),
             (
                 NotLeader("b"),
                 b"-CLUSTERDOWN not the leader; it is b, at no address known here\r\n",

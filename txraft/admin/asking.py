@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import treq
+from hyperlink import EncodedURL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, DNSLookupError
@@ -119,7 +120,7 @@ class Asker:
     ) -> Answer:
         response = await self._http.request(
             method,
-            f"http://{server}{path}",
+            _url(server, path),
             headers=self._headers,
             # Another server is asked only where the answer says so in our own terms.
             allow_redirects=False,
@@ -139,6 +140,18 @@ class Asker:
 
         await treq.collect(response, collect)
         return read_answer(server, response.code, b"".join(chunks))
+
+
+class _Literal(EncodedURL):
+    """A URL that is in the form of a request already: treq encodes host names, and takes an IPv6 address for one."""
+
+    def to_uri(self) -> EncodedURL:
+        return self
+
+
+def _url(server: str, path: str) -> str | EncodedURL:
+    text = f"http://{server}{path}"
+    return _Literal.from_text(text) if server.startswith("[") else text
 
 
 async def _cancelled(exchange: Coroutine[Deferred[Any], Any, Answer]) -> Answer:

@@ -28,7 +28,8 @@ def resp_failure(error: Exception) -> bytes:
     """What a Redis client is told about a request that failed with `error`."""
     if isinstance(error, NotLeader):
         if error.client_address:
-            return b"-MOVED 0 %b\r\n" % one_line(error.client_address)
+            # Redis clients look for the last colon, and take what is before it for the address as it is.
+            return b"-MOVED 0 %b\r\n" % one_line(error.client_address).translate(None, b"[]")
         missing = ", at no address known here" if error.leader_id else ""
         return b"-CLUSTERDOWN %b\r\n" % one_line(f"{error}{missing}")
     if isinstance(error, Stopped | FatalError):
