@@ -85,7 +85,10 @@ class TakingTests(SynchronousTestCase):
         failures: list[Any] = []
         leader.take_snapshot().addErrback(failures.append)
         self.assertTrue(cluster.run_until(lambda: bool(failures)))
-        self.assertIn("create", leader.status().snapshots.taking.failure)
+        problem = leader.status().snapshots.taking.failure
+        self.assertIn("create", problem)
+        sentence = f"The log grows until a snapshot is taken, and the last one failed: {problem}."
+        self.assertIn(sentence, leader.status().waiting_for)
         server.disk.work()
         take(cluster, leader.settings.server_id)
         self.assertEqual(leader.status().snapshots.taking.failure, "")

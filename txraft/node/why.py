@@ -37,6 +37,10 @@ def reasons(
         for transfer in snapshots.transfers
         if transfer.direction == "from"
     ]
+    if snapshots.taking.failure:
+        sentences.append(
+            f"The log grows until a snapshot is taken, and the last one failed: {snapshots.taking.failure}."
+        )
     if snapshots.failure:
         sentences.append(f"The snapshot that this server needs cannot be received: {snapshots.failure}.")
     if raft.server_id not in raft.membership.members:
