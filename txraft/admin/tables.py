@@ -6,6 +6,7 @@ What a server says goes to a terminal: everything that is not printable is shown
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -101,7 +102,8 @@ def _newest(snapshots: Answer) -> str | None:
     """The newest snapshot, as far as it is known."""
     if not snapshots["index"]:
         return None
-    parts = [f"of entry {snapshots['index']:,}", size(snapshots["size"])]
+    when = datetime.datetime.fromtimestamp(snapshots["time_ms"] / 1000, datetime.UTC)
+    parts = [f"of entry {snapshots['index']:,} of {when:%Y-%m-%d %H:%M:%S} UTC", size(snapshots["size"])]
     if snapshots["age_s"] is not None:
         parts.append(f"{duration(snapshots['age_s'])} old")
     if snapshots["taking"]["index"] == snapshots["index"]:

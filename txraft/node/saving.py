@@ -62,9 +62,10 @@ class SnapshotSaving:
         """
         yield self._when_applied(at_least)
         snapshot = yield self._take()
-        while snapshot.meta.last_index < at_least:
-            # That one had begun before.
+        if snapshot.meta.last_index < at_least:
+            # That one had begun before; the next one does not.
             snapshot = yield self._take()
+        assert snapshot.meta.last_index >= at_least, (snapshot.meta.last_index, at_least)
         if self._live() is None:
             raise SnapshotRefused("this server is stopping")
         reader = yield self._store.open(snapshot)

@@ -26,14 +26,16 @@ from txraft.node.transfers import TransferStatus
 @attrs.frozen
 class SnapshotsStatus:
     """
-    `index` is that of the newest snapshot, 0 if there is none; `size` its bytes; `age_s` how long it has been there,
-    None if it was there at the start. `log_bytes` is the log behind it, in memory. `taking` is how this server takes
-    its own; `sent` and `received` how many went between servers; `failure` is why the last one that was offered to this
-    server could not be received, or empty; `problem` is what is wrong with a newer one that was on disk at the start.
+    `index` is that of the newest snapshot, 0 if there is none; `size` its bytes; `time_ms` when the entry there was
+    appended, ms since 1970; `age_s` how long the snapshot has been there, None if it was there at the start.
+    `log_bytes` is the log behind it, in memory. `taking` is how this server takes its own; `sent` and `received` how
+    many went between servers; `failure` is why the last one that was offered to this server could not be received, or
+    empty; `problem` is what is wrong with a newer one that was on disk at the start.
     """
 
     index: int
     size: int
+    time_ms: int
     age_s: float | None
     log_bytes: int
     taking: TakingStatus
@@ -199,6 +201,7 @@ class SnapshotKeeper:
         return SnapshotsStatus(
             index=kept[0].meta.last_index if kept else 0,
             size=kept[0].size if kept else 0,
+            time_ms=kept[0].meta.time_ms if kept else 0,
             age_s=None if self._newest_at is None else self._clock.seconds() - self._newest_at,
             log_bytes=self._log_bytes,
             taking=self._taker.status(),
