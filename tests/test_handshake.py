@@ -94,6 +94,19 @@ def test_the_first_contact_teaches_the_incarnation_and_removal_forgets_it() -> N
     assert registry.refusal_of(wiped) is None
 
 
+@pytest.mark.parametrize("before", [[], [Contact("s2", is_leaving=True)], [Contact("s2", "", GOOD.incarnation)]])
+def test_what_is_known_of_a_server_ends_when_it_is_asked_in_again(before: list[Contact]) -> None:
+    """M10: also if it has talked to us as a stranger meanwhile, or was still told that it is removed."""
+    registry = registry_of("s3")
+    registry.set_peers([*before, Contact("s3")])
+    registry.learn(GOOD)
+    wiped = attrs.evolve(GOOD, cluster_id="", incarnation=23)
+    assert registry.refusal_of(wiped) is not None
+    registry.set_peers([Contact("s2"), Contact("s3")])
+    assert registry.refusal_of(attrs.evolve(wiped, cluster_id="blue")) is None
+    assert registry.is_counted("s2", 23)
+
+
 def test_addresses_are_those_of_the_last_hello() -> None:
     registry = registry_of("s2")
     assert registry.addresses("s2") == Addresses()

@@ -339,6 +339,26 @@ def test_a_wiped_server_that_knows_no_cluster_says_why_it_is_refused_until_it_is
     assert cluster.node("s4").status().waiting_for == ()
 
 
+@pytest.mark.parametrize("waits_s", [0.0, 20.0])
+def test_a_removed_server_that_was_there_again_before_it_was_wiped_is_added_as_a_new_one(waits_s):
+    """M10: whoever leads has met the old one once more, as a stranger or on its way out."""
+    cluster = running_cluster(seed=9)
+    leader = cluster.leader()
+    old = next(server_id for server_id in cluster.ids if cluster.node(server_id) is not leader)
+    decided(cluster, leader, Change(removed=(old,)))
+    cluster.run(waits_s)
+    decided(cluster, leader, Change(learners=("s9",)))
+    cluster.crash(old)
+    cluster.start(old)
+    cluster.run(0.01)
+    cluster.crash(old)
+    cluster.wipe(old)
+    cluster.servers[old].is_renewed = True
+    cluster.start(old)
+    assert old in decided(cluster, leader, Change(voters=(old,))).voters
+    assert cluster.run_until(lambda: len(cluster.servers[old].machine.commands) == 2, 5)
+
+
 def test_a_server_that_was_away_follows_one_that_was_wiped_and_added_again():
     """It knows it by another data directory: its answers count for nothing there, its leadership does."""
     cluster = running_cluster(seed=6, size=5)

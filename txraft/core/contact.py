@@ -9,9 +9,10 @@ from dataclasses import dataclass
 class Contact:
     """
     A server to keep a link to. `address`: host:port; empty if that is its id. `incarnation`: the number of its data
-    directory, as the log says; 0 if it does not.
+    directory, as the log says; 0 if it does not. `is_leaving`: it is no member any more, and has yet to hear of it.
     """
 
     server_id: str
     address: str = ""
     incarnation: int = 0
+    is_leaving: bool = False

@@ -88,6 +88,7 @@ class _Seen:
         self.role: object = None
         self.durable_term = 0
         self.lost_in_term = -1
+        self.wiped_at: int | None = None
         self.matches: dict[str, tuple[Progress, int]] = {}
         self.judged: tuple[int, Membership] | None = None
 
@@ -144,6 +145,7 @@ class ClusterInvariants:
         self.note_loss(server_id)
         new = _Seen()
         new.lost_in_term = self._seen[server_id].lost_in_term
+        new.wiped_at = len(self._committed) - 1
         self._seen[server_id] = new
 
     @property
@@ -297,14 +299,22 @@ class ClusterInvariants:
         """What a leader believes of the others, who may change without it."""
         for server_id, progress in raft.leader().progress.items():
             held = self._holds(rafts.get(server_id), progress.match_index, seen)
-            is_lost = raft.term <= self._seen[server_id].lost_in_term if server_id in self._seen else False
-            require(held or is_lost, "match is ahead of the truth", raft.server_id, server_id, progress.match_index)
+            held = held or self._is_excused(raft, server_id)
+            require(held, "match is ahead of the truth", raft.server_id, server_id, progress.match_index)
             # Whoever is replicated to again after a time as a stranger begins anew.
             before, match_index = seen.matches.get(server_id, (progress, 0))
             is_kept = progress is not before or progress.match_index >= match_index
             require(is_kept, "match goes back", raft.server_id, server_id, progress.match_index)
         progresses = raft.leader().progress.items()
         seen.matches = {server_id: (progress, progress.match_index) for server_id, progress in progresses}
+
+    def _is_excused(self, raft: Raft, server_id: str) -> bool:
+        """Whether a leader may believe what a server has told it, and has lost. One that is added again is another."""
+        if server_id not in self._seen or raft.term > self._seen[server_id].lost_in_term:
+            return False
+        wiped_at = self._seen[server_id].wiped_at
+        is_added = wiped_at is not None and server_id not in raft.memberships.at(wiped_at).members
+        return not (is_added and server_id in raft.membership.members)
 
     def _check_new_voters(self, seen: _Seen, raft: Raft, rafts: Mapping[str, Raft]) -> None:
         """Whoever a leader makes a voter has on disk the entry that asked it in, or had: what is lost since is lost."""

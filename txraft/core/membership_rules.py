@@ -21,6 +21,9 @@ def no_configurations() -> Configurations:
 
 def broken_by(before: Membership, after: Membership) -> str | None:
     """The rule that is broken if `after` is the next membership behind `before`; None if they may follow each other."""
+    if not {server_id for server_id, _ in (*after.incarnations, *after.addresses)} <= {*after.members}:
+        # Added again it would be taken for the one that left.
+        return "something is known of a server that is no member"
     if recoveries(after.cluster_id) > recoveries(before.cluster_id):
         # An operator has said that the old members are gone.
         return None
@@ -28,9 +31,11 @@ def broken_by(before: Membership, after: Membership) -> str | None:
         return "two memberships decide apart"
     if after == before:
         return "a membership is put in force that is so already"
-    if after.roles != before.roles and not _brings_on(before, after):
-        return "a change is begun in the midst of another"
-    return None
+    if after.roles == before.roles:
+        return None
+    if any(before.address(stays) != after.address(stays) for stays in {*before.members} & {*after.members}):
+        return "a member that has moved is something else by that"
+    return None if _brings_on(before, after) else "a change is begun in the midst of another"
 
 
 def _always_meet(one: Membership, other: Membership) -> bool:

@@ -66,6 +66,13 @@ def refusal_of(hello: Hello, us: Identity, peers: Collection[str], incarnations:
     return None
 
 
+def _is_new(before: Contact | None, now: Contact) -> bool:
+    """Whether a server may be another one than that of its name before, of which something may be known."""
+    if before is None:
+        return True
+    return (before.is_leaving and not now.is_leaving) or bool(before.incarnation and not now.incarnation)
+
+
 def is_another(hello: Hello, incarnations: Mapping[str, int]) -> bool:
     """Whether the speaker has another data directory than the server of that name: what that promised, it has not."""
     return incarnations.get(hello.server_id, hello.incarnation) != hello.incarnation
@@ -111,11 +118,14 @@ class Registry:
         return tuple(self.contacts)
 
     def set_peers(self, contacts: Sequence[Contact]) -> None:
-        """Keep links to these. What is known of others is forgotten: removed and added again, a server is new."""
+        """
+        Keep links to these. What is known of others is forgotten, and of those who come to be or to stay among them:
+        removed and added again, a server is new.
+        """
         by_id = {contact.server_id: contact for contact in contacts if contact.server_id != self.us.server_id}
-        before, self.contacts = self._pinned, dict(sorted(by_id.items()))
+        before, self.contacts = self.contacts, dict(sorted(by_id.items()))
         pinned = self._pinned
-        new = {server_id for server_id in before if server_id not in pinned}
+        new = {server_id for server_id, contact in by_id.items() if _is_new(before.get(server_id), contact)}
         self._known = {
             server_id: hello
             for server_id, hello in self._known.items()

@@ -64,8 +64,14 @@ def contacts(raft: Raft) -> tuple[Contact, ...]:
     if isinstance(raft.role, Leader):
         server_ids |= raft.role.progress.keys()
     known = {server_id: now if server_id in now.members else before for server_id in server_ids - {raft.server_id}}
+    is_leading = isinstance(raft.role, Leader)
     return tuple(
-        Contact(server_id, known[server_id].address(server_id), known[server_id].incarnation(server_id))
+        Contact(
+            server_id,
+            known[server_id].address(server_id),
+            known[server_id].incarnation(server_id),
+            is_leaving=is_leading and server_id not in now.members,
+        )
         for server_id in sorted(known)
     )
 

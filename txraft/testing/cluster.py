@@ -138,13 +138,17 @@ class Cluster:
         server.transport.on_send = LinkedWords(raft, server.transport).check
 
     def _node_settings(self, server: Server) -> NodeSettings:
-        is_founder = server.server_id in self.founders
+        is_founder = self.is_founder(server.server_id)
         return NodeSettings(
             server_id=server.server_id,
             bootstrap=self.founders if is_founder else (),
             cluster_id=server.cluster_id if is_founder else "",
             **self._settings,
         )
+
+    def is_founder(self, server_id: str) -> bool:
+        """Whether it makes the cluster with the others, should its disk be empty."""
+        return server_id in self.founders and not self.servers[server_id].is_renewed
 
     def _store(self, server: Server, disk: FakeDisk, writer: FakeWriter, snapshot_writer: FakeWriter) -> LogStore:
         incarnations = self._split_rng()
@@ -255,6 +259,11 @@ class Cluster:
         possible = self._invariants.possible_memberships(self._rafts.values())
         return all(is_quorum(membership, server_ids) for membership in possible)
 
+    def is_member(self, server_id: str) -> bool:
+        """Whether it is, or may be, whatever becomes of the changes that are under way."""
+        possible = self._invariants.possible_memberships(self._rafts.values())
+        return any(server_id in membership.members for membership in possible)
+
     def note_loss(self, server_id: str) -> None:
         """The disk of a server that does not run has lost what it had made durable, as `is_held_by_others` allows."""
         self._invariants.note_loss(server_id)
@@ -266,7 +275,8 @@ class Cluster:
 
     def wipe(self, server_id: str) -> None:
         """
-        Give a server that does not run an empty disk for good, as `is_held_by_others` allows. It starts as a new one.
+        Give a server that does not run an empty disk for good, as `is_held_by_others` allows. It starts as a new one,
+        of the founders if it was one of them.
         """
         server = self.servers[server_id]
         assert server.node is None, f"{server_id} runs"

@@ -128,9 +128,26 @@ class Damage:
         cluster.put_in(server_id, FakeDisk(random.Random(self._rng.getrandbits(64))))
         return "wiped disk"
 
+    def renew(self, server_id: str) -> str | None:
+        """
+        Give a server that was removed an empty disk for good, as operators are told to: now it belongs to no cluster.
+
+        Nobody may need what it has promised, also not those who have not heard of its removal.
+        """
+        cluster, server = self._cluster, self._down(server_id)
+        try:
+            is_free = not cluster.is_member(server_id) and cluster.is_held_by_others(server_id)
+        except StorageError:
+            return None
+        if is_free:
+            cluster.wipe(server_id)
+            server.is_renewed = True
+        cluster.start(server_id)
+        return "renewed" if is_free else None
+
     def _begins_alone(self, server_id: str) -> bool:
         """With an empty disk it would make a cluster of its own, and whoever asks it would be answered."""
-        return self._cluster.founders == (server_id,)
+        return self._cluster.founders == (server_id,) and self._cluster.is_founder(server_id)
 
     @staticmethod
     def _membership(server: Server) -> Membership:
@@ -150,7 +167,7 @@ class Damage:
 
     def join_wrong_cluster(self, server_id: str) -> str | None:
         """Start a server with a new disk and another cluster's name."""
-        is_founder = server_id in self._cluster.founders
+        is_founder = self._cluster.is_founder(server_id)
         if self._is_anybody_out_of_place() or self._begins_alone(server_id) or not is_founder:
             return None
         self._down(server_id)

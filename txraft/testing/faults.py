@@ -21,11 +21,12 @@ class Faults:
     """
     Does to a cluster what a schedule says. What makes no sense at the moment, like a second crash, does nothing.
 
-    `counts` are those that did something, by kind.
+    `counts` are those that did something, by kind. `have_ended`: the run's ending has begun.
     """
 
     def __init__(self, cluster: Cluster, rng: random.Random) -> None:
         self.counts: Counter[str] = Counter()
+        self.have_ended = False
         self._cluster = cluster
         self._servers = cluster.servers
         self._rng = rng
@@ -87,6 +88,7 @@ class Faults:
         for server in self._servers.values():
             server.disk.work()
         self._cluster.watch_roles(None)
+        self.have_ended = True
         for call in self._ends:
             if call.active():
                 call.cancel()
@@ -333,6 +335,16 @@ class Faults:
 
     def do_wipe(self, server_id: str) -> None:
         self._do_damage(self._damage.wipe, server_id)
+
+    def renew(self, server_id: str) -> bool:
+        """Give a server that runs, and was removed, an empty disk; whether that was done."""
+        self._damage.end()
+        server = self._servers[server_id]
+        if server.node is None or server.disk.is_full:
+            return False
+        done = self._damage.renew(server_id)
+        self.counts["renewed"] += done is not None
+        return done is not None
 
     def do_wrong_cluster(self, server_id: str) -> None:
         self._do_damage(self._damage.join_wrong_cluster, server_id)

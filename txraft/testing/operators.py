@@ -8,13 +8,15 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txraft.core.change import Change, ChangeRefused, begin
+from txraft.core.invariants import require
 from txraft.core.leader import Leader
+from txraft.core.membership import Membership
 from txraft.core.raft import Raft
 from txraft.errors import ChangeFailed
 from txraft.node import RaftNode
 from txraft.testing.workload import Outcomes
 
-KINDS = ("change", "transfer")
+KINDS = ("change", "transfer", "renew")
 """What a schedule says for each thing that an operator can do."""
 
 
@@ -37,12 +39,18 @@ class Operators:
         """
         if kind == "transfer":
             asked = node.transfer_leadership(words[0])
-        else:
-            change = parse_change(words)
-            if node.raft is not None:
-                self.rows.update(_rows(node.raft, change))
-            asked = node.change_membership(change)
+            return asked.addCallbacks(self._done(kind), self._failed(kind))
+        change = parse_change(words)
+        if node.raft is not None:
+            self.rows.update(_rows(node.raft, change))
+        asked = node.change_membership(change).addCallback(self._check_made, node, change)
         return asked.addCallbacks(self._done(kind), self._failed(kind))
+
+    def _check_made(self, membership: Membership, node: RaftNode, change: Change) -> Membership:
+        check_made(membership, node, change)
+        if change.addresses:
+            self.rows.add("M19")
+        return membership
 
     def _done(self, kind: str) -> Callable[[object], bool]:
         def done(_: object) -> bool:
@@ -59,6 +67,18 @@ class Operators:
             return False
 
         return failed
+
+
+def check_made(membership: Membership, node: RaftNode, change: Change) -> None:
+    """:raises InvariantBroken: it was answered that a change is made, and it is not, or may yet be undone."""
+    has_come = {*change.voters} <= {*membership.voters} and {*change.learners} <= {*membership.learners}
+    is_gone = not {*change.removed} & {*membership.members}
+    is_moved = all(membership.address(server_id) == address for server_id, address in change.addresses.items())
+    is_over = not membership.is_changing
+    require(has_come and is_gone and is_moved and is_over, "a change is not what was asked for", change, membership)
+    raft = node.raft
+    is_committed = raft is None or raft.memberships.at(raft.commit_index) == membership
+    require(is_committed, "a change is called made before it is committed", node.settings.server_id, membership)
 
 
 def parse_change(words: tuple[str, ...]) -> Change:

@@ -108,11 +108,13 @@ PROFILES = {
     "removals": Profile(
         servers=(1, 2, 2, 3),
         spares=(1, 2),
-        faults_per_s=10.0,
+        requests_per_s=60.0,
+        faults_per_s=12.0,
         at_leader=0.5,
         ambushes=(("new-membership", "cut"), ("new-membership", "mute"), ("new-membership", "kill")),
         weights=(
             ("change", 14),
+            ("renew", 4),
             ("ambush", 6),
             ("transfer", 2),
             ("bounce", 3),

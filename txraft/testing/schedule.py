@@ -136,7 +136,7 @@ def _draw_words(rng: random.Random, profile: Profile, kind: str, who: str, ids: 
             return (who, rng.choice(("pwrite", "fdatasync", "fsync", "rename")), rng.choice(("EIO", "ENOSPC")))
         case "change":
             return (_draw_asked(rng), *_draw_change(rng, ids))
-        case "transfer":
+        case "transfer" | "renew":
             return (_draw_asked(rng), rng.choice(ids))
         case "clock":
             return (who, rng.choice(("0.8", "1.0", "1.25")))

@@ -24,7 +24,8 @@ class Server:
 
     `disk_seconds` is called for each write and says how long it takes; `clock_rate` is how fast its clock runs, from
     the next start on; `apply_seconds` is how long the process is busy with each call of the machine's `apply`; `node`
-    is None while no process runs. `own_disk` is None unless another disk is in the server's place; see `put_in`.
+    is None while no process runs. `is_renewed`: it has been given an empty disk for good, and its configuration names
+    no founders any more. `own_disk` is None unless another disk is in the server's place; see `put_in`.
     """
 
     server_id: str
@@ -34,6 +35,7 @@ class Server:
     apply_seconds: float = 0.0
     own_disk: FakeDisk | None = None
     cluster_id: str = CLUSTER_ID
+    is_renewed: bool = False
     node: RaftNode | None = None
     machine: Any = None
     witness: Witness | None = None

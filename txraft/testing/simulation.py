@@ -59,6 +59,9 @@ STUMBLING = 0.2
 
 FIRST_CALLS = 40
 
+RENEWALS = 4
+"""So often a server that was given an empty disk is asked in again, if that fails."""
+
 LAST_REQUESTS = 3
 """Of each server when the run is over."""
 
@@ -242,10 +245,42 @@ class Simulation:
         """What is asked is counted among the faults: it comes at any time, as they do."""
         # Who runs on another disk must not be asked in.
         self.faults.end_damage()
+        self.faults.counts[kind] += 1
+        if kind == "renew":
+            self._renew(where, *words)
+            return
+        self._ask_operator(kind, where, words, lambda _: None)
+
+    def _renew(self, where: str, server_id: str) -> None:
+        """A server is removed, given an empty disk, and asked in again under its name; each when the last is done."""
+
+        def removed(is_done: bool) -> None:
+            if is_done:
+                # Not now: this is within a server's turn, which may be its own.
+                self.cluster.clock.callLater(0, wipe)
+
+        def wipe() -> None:
+            if not self.faults.have_ended and self.faults.renew(server_id):
+                # Whoever leads still knows the one that left.
+                add(RENEWALS)
+
+        def add(attempts: int) -> None:
+            if not self.faults.have_ended:
+                self._ask_operator("change", where, ("+" + server_id,), partial(added, attempts - 1))
+
+        def added(attempts: int, is_done: bool) -> None:
+            if is_done:
+                self.operators.rows.add("M10")
+            elif attempts:
+                # Whoever led may have been the one that was removed.
+                self.cluster.clock.callLater(self._election_s, add, attempts)
+
+        self._ask_operator("change", where, ("-" + server_id,), removed)
+
+    def _ask_operator(self, kind: str, where: str, words: tuple[str, ...], then: Callable[[bool], None]) -> None:
         node = self._asked_node(where)
         if node is not None:
-            self.faults.counts[kind] += 1
-            self._send(node, partial(self.operators.request, node, kind, *words), (kind, *words), lambda _: None)
+            self._send(node, partial(self.operators.request, node, kind, *words), (kind, *words), then)
 
     def _asked_node(self, where: str) -> RaftNode | None:
         """

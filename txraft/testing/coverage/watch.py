@@ -29,9 +29,12 @@ class Past:
     """
     What the earlier processes of a server have done: their votes by term, and the last one's commit index.
 
+    `incarnation` is the data directory that they had; what has another one has no past.
+
     `cut_index` is where the log ended when a torn tail was cut, the last time; None if that never happened.
     """
 
+    incarnation: int
     votes: dict[int, str] = attrs.field(factory=dict)
     commit_index: int = 0
     cut_index: int | None = None
@@ -55,7 +58,7 @@ class Coverage:
         self._cells: Counter[str] = Counter()
         self._rows: set[str] = set()
         self._candidates: dict[int, str] = {}
-        self._pasts = {server_id: Past() for server_id in cluster.ids}
+        self._pasts: dict[str, Past] = {}
         self._watches: dict[str, Watch] = {}
         cluster.on_start = self._started
         cluster.on_crash = self._crashes
@@ -100,7 +103,10 @@ class Coverage:
             watch.has_overslept |= is_asleep and isinstance(watch.raft.role, Leader) and watch.raft.term < term
 
     def _started(self, server: Server) -> None:
-        past = self._pasts[server.server_id]
+        assert server.node is not None and server.node.raft is not None, server.server_id
+        incarnation, past = server.node.raft.incarnation, self._pasts.get(server.server_id)
+        if past is None or past.incarnation != incarnation:
+            past = self._pasts[server.server_id] = Past(incarnation)
         watch = self._watches[server.server_id] = Watch(self, server, past)
         is_cut = 0 < past.writes < server.disk.calls["pwrite"] and self._ends_with_zeros(server.disk)
         self.note(situations.of_start(watch, is_cut))
