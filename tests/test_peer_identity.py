@@ -179,6 +179,30 @@ class Another(SynchronousTestCase):
         self.network.advance(2)
         self.assertEqual((wiped.transport.refusal, wiped.transport.link_status("s1")), ("", "connected"))
 
+    def test_what_a_removed_server_has_said_is_not_held_against_it_when_it_is_added_again(self) -> None:
+        """Its old process goes on for a while, as a stranger of the epoch; then its disk is wiped."""
+        one = Server(self.network, "s1")
+        removed = Server(self.network, "s3", "s1", incarnation=7)
+        self.network.run()
+        self.assertEqual(one.transport.identities()["s3"].incarnation, 7, "a stranger is remembered, too")
+        removed.transport.stop()
+        self.network.run()
+        wiped = Server(self.network, "s3", cluster_id="", incarnation=9)
+        one.transport.set_peers([Contact("s3")])
+        self.network.advance(2)
+        self.assertEqual(one.transport.link_status("s3"), "connected")
+        self.assertEqual(one.transport.identities()["s3"].incarnation, 9)
+        one.send("s3", vote(5))
+        self.network.run()
+        self.assertEqual(wiped.terms(), [5])
+
+    def test_a_stranger_that_is_made_a_peer_while_it_is_linked_stays_known(self) -> None:
+        one = Server(self.network, "s1")
+        Server(self.network, "s3", "s1", incarnation=7)
+        self.network.run()
+        one.transport.set_peers([Contact("s3")])
+        self.assertEqual(one.transport.identities()["s3"].incarnation, 7)
+
     def test_two_that_have_lost_their_data_are_told_so_by_the_third_and_talk_to_each_other_no_more(self) -> None:
         self.two.transport.stop()
         self.network.run()
