@@ -30,6 +30,12 @@ def leader(path: str, body: Any) -> Reply:
     return IDLE if path == "/v1/progress" else DONE
 
 
+def busy(path: str, body: Any) -> Reply:
+    """Is at it all the time, and says whom else there is; of a stranger it does not know where to ask it."""
+    members = [{"admin_address": address} for address in (A, "", "no address/", B)]
+    return {"/v1/progress": IDLE, "/v1/members": (200, {"leader_id": "a:29922", "members": members})}.get(path)
+
+
 def follower_of(address: str | None) -> Any:
     """Says who leads, if that is known."""
     return lambda path, body: refusal(NotLeader("b:29922" if address else None, admin_address=address or ""))
@@ -167,8 +173,20 @@ class OutcomeTests(ClientTestCase):
         self.assertIsInstance(error, NoAnswer)
         self.assertEqual(str(error), "no answer from a:29998: nothing was heard for too long")
 
+    def test_should_the_leader_die_those_are_asked_whom_it_has_named(self) -> None:
+        """Nobody else was named on the command line: the answer would be that nobody knows."""
+        self.servers.handlers = {A: busy, B: leader}
+        waiting = self.client(A).add(["c"])
+        self.servers.pass_time(3)
+        self.assertNoResult(waiting)
+        del self.servers.handlers[A]
+        self.assertEqual(self.result(waiting), DONE[1])
+        self.assertEqual(self.servers.seen.count(f"{A} GET /v1/members"), 1)
+        self.assertEqual(self.servers.seen[-1], f"{B} POST /v1/members/add")
+        self.assertEqual(self.notes, [f"{A}: no answer from {A}: nothing was heard for too long. Asking {B}."])
+
     def test_a_change_may_take_long_as_long_as_its_leader_answers_other_questions(self) -> None:
-        self.servers.handlers = {A: lambda path, body: IDLE if path == "/v1/progress" else None}
+        self.servers.handlers = {A: busy}
         waiting = self.client(A).add(["b"])
         self.servers.pass_time(300)
         self.assertNoResult(waiting)

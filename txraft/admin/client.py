@@ -58,6 +58,8 @@ class AdminClient:
         """The server that was asked last."""
         self._asker = asker
         self._servers = list(servers)
+        self._members_seen: list[str] = []
+        """The admin ports of the cluster's members, as far as a change took long enough to ask for them."""
         self._timeout_s = timeout_s
         self._show_progress = show_progress
         self._note = note
@@ -165,7 +167,7 @@ class AdminClient:
 
     async def _anywhere(self, path: str) -> Answer:
         failures: list[TxraftError] = []
-        for server in self._servers:
+        for server in self._known:
             self.asked = server
             try:
                 return await self._asker.ask(server, "GET", path, timeout_s=self._timeout_s)
@@ -211,12 +213,17 @@ class AdminClient:
             except NoAnswer as error:
                 failure = unknown = error
             silent = silent | {server} if isinstance(failure, Unreachable | NoAnswer) else set()
-            if silent >= {*self._servers}:
+            if silent >= {*self._known}:
                 break
             server = self._next(server, failure)
         assert failure is not None
         # Not the last failure, if that one says that nothing was done: an attempt before it may have done it.
         raise unknown or failure
+
+    @property
+    def _known(self) -> list[str]:
+        """All who can be asked: those that were named, then those that they have named."""
+        return [*self._servers, *(server for server in self._members_seen if server not in self._servers)]
 
     def _next(self, server: str, failure: TxraftError) -> str:
         """Whom to ask after `server` has failed."""
@@ -225,7 +232,7 @@ class AdminClient:
             if failure.code in ("change_under_way", "outcome_unknown"):
                 return server
             hint = read_address(failure.problem.facts.get("leader_admin_address"))
-        known = self._servers
+        known = self._known
         other = hint or known[(known.index(server) + 1) % len(known) if server in known else 0]
         if other != server:
             self._note(f"{server}: {failure}. Asking {other}.")
@@ -261,6 +268,13 @@ class AdminClient:
         while True:
             await deferLater(self._asker.clock, POLL_S)
             try:
+                if not self._members_seen:
+                    # While it answers: should it die of a sudden, the others know what has become of the change.
+                    members = (await self._asker.ask(server, "GET", "/v1/members", timeout_s=self._timeout_s))[
+                        "members"
+                    ]
+                    told = [read_address(member["admin_address"]) for member in members]
+                    self._members_seen = [address for address in told if address is not None]
                 show(await self._asker.ask(server, "GET", "/v1/progress", timeout_s=self._timeout_s))
             except Answered:
                 continue
