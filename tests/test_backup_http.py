@@ -214,6 +214,16 @@ def test_who_is_slow_is_not_cut_off():
     assert not exchange.transport.disconnecting
 
 
+def test_nobody_is_cut_off_because_our_own_disk_is_slow():
+    cluster, admin = large()
+    exchange = begun(cluster, admin)
+    cluster.run(STALL_S / 2)
+    cluster.servers["s1"].disk_seconds = lambda: STALL_S * 0.8
+    exchange.transport.producer.resumeProducing()
+    cluster.run(STALL_S)
+    assert not exchange.transport.disconnecting
+
+
 def test_a_file_that_cannot_be_read_to_its_end_ends_with_the_connection(monkeypatch):
     cluster, admin = large()
     exchange = begun(cluster, admin)
