@@ -42,7 +42,8 @@ WRONG_IN_EVERYTHING = Hello(9, "red", "s9", "s7", 99)
         (
             {"cluster_id": "blue.0.0000000c"},
             "'s2' belongs to cluster 'blue.0.0000000c', 's1' to cluster 'blue.0.0000000b', which are two of one name: "
-            "to make it a member, give it an empty data directory, take `servers` out of its raft.conf, and add it",
+            "one of them was founded anew, perhaps by a server that had lost its data; find out which has yours, then "
+            "give the servers of the other empty data directories, take `servers` out of their raft.conf, and add them",
         ),
         ({"refusal": "no"}, None),
     ],

@@ -87,7 +87,12 @@ def _other_cluster(hello: Hello, us: Identity) -> str:
         return clusters
     if recoveries(theirs) < recoveries(ours):
         return f"{clusters}, which was recovered without it: {remedy}"
-    return f"{clusters}, which are two of one name: {remedy}" if recoveries(theirs) == recoveries(ours) else clusters
+    # Nobody here can tell which of them has what was acknowledged: perhaps we are the one that was founded anew.
+    choice = (
+        "one of them was founded anew, perhaps by a server that had lost its data; find out which has yours, then give "
+        "the servers of the other empty data directories, take `servers` out of their raft.conf, and add them"
+    )
+    return f"{clusters}, which are two of one name: {choice}" if recoveries(theirs) == recoveries(ours) else clusters
 
 
 class Registry:
