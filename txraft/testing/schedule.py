@@ -171,7 +171,8 @@ def _draw_change(rng: random.Random, ids: Sequence[str]) -> tuple[str, ...]:
         case "twice":
             return (*change, *change)
         case "of another":
-            return (f"@{server_id}={other_id}",)
+            # At the address that this one moves to: of one that is no member yet nobody could know that it will be its.
+            return (moved, moved.replace(f"@{server_id}", f"@{other_id}"))
         case "nothing":
             return ()
         case _:
