@@ -140,3 +140,28 @@ def test_asserts_switched_off_change_no_run():
     ]
     assert printed[0].startswith("True ")
     assert printed[1] == printed[0].replace("True ", "False ", 1)
+
+
+def test_a_server_removed_while_it_was_away_is_told_by_a_leader_that_it_does_not_know():
+    """M09: those whom it asks for votes say who leads."""
+    cluster = Cluster(seed=1, passive=1)
+    cluster.start()
+    leader = cluster.elect()
+    away = next(server_id for server_id in cluster.founders if server_id != leader.settings.server_id)
+    leader.propose(b"x")
+    cluster.run(1)
+    cluster.crash(away, keep="all")
+    steps = (
+        lambda: leader.change_membership(Change(voters=("s4",))),
+        lambda: leader.transfer_leadership("s4"),
+        lambda: cluster.node("s4").change_membership(Change(removed=(away,))),
+    )
+    for step in steps:
+        done = []
+        step().addCallback(done.append)
+        assert cluster.run_until(lambda done=done: bool(done))
+    # Nobody reminds it any more of its own accord.
+    cluster.run(5)
+    cluster.start(away)
+    assert cluster.run_until(lambda: cluster.node(away).status().role == "removed")
+    assert cluster.leader() is cluster.node("s4")

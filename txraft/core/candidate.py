@@ -10,6 +10,7 @@ from txraft.core.messages import (
     PreVote,
     PreVoteResponse,
     Refusal,
+    RefusalReason,
     RequestVote,
     RequestVoteResponse,
     TimeoutNow,
@@ -39,11 +40,15 @@ class _Asking(Role):
     def won(self) -> None:
         raise NotImplementedError
 
+    def asked(self) -> list[str]:
+        """Every other voter."""
+        membership, own_id = self.raft.membership, self.raft.server_id
+        return [other for other in membership.members if other != own_id and membership.is_voter(other)]
+
     def ask(self) -> None:
-        """Ask every voter that has not answered yet."""
-        membership = self.raft.membership
-        for server_id in membership.members:
-            if server_id != self.raft.server_id and membership.is_voter(server_id) and server_id not in self.votes:
+        """Ask all who have not answered yet."""
+        for server_id in self.asked():
+            if server_id not in self.votes:
                 self.raft.send(server_id, self.request())
 
     def tick(self) -> None:
@@ -83,6 +88,13 @@ class PreCandidate(_Asking):
     def request(self) -> PreVote:
         raft = self.raft
         return PreVote(raft.term + 1, raft.pre_vote_round, raft.log.last_index, raft.log.last_term)
+
+    def asked(self) -> list[str]:
+        """
+        And who leads, as others say, if that is no member: it tells those who were removed before it came. Its answer
+        does not count.
+        """
+        return [*super().asked(), *strangers_said_to_lead(self.raft)]
 
     def won(self) -> None:
         self.raft.become_candidate()
@@ -140,3 +152,16 @@ class Candidate(_Asking):
         AppendEntriesResponse: Role.ignore,
         TimeoutNow: Role.ignore,
     }
+
+
+def strangers_said_to_lead(raft: Raft) -> tuple[str, ...]:
+    """Who leads, as those say that refused a vote, and is no member as far as `raft` knows; while it has no leader."""
+    elections = (raft.role, raft.last_election) if raft.leader_id is None else ()
+    refusals = [
+        refusal
+        for election in elections
+        if isinstance(election, PreCandidate | Candidate)
+        for refusal in election.refusals.values()
+    ]
+    leaders = {refusal.server_id for refusal in refusals if refusal.reason is RefusalReason.LEADER}
+    return tuple(sorted(leaders - {"", raft.server_id, *raft.membership.members}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
+from txraft.core.candidate import strangers_said_to_lead
 from txraft.core.contact import Contact
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership
@@ -41,7 +42,8 @@ class News:
         index, progress_count = raft.memberships.current_index, 0
         if isinstance(raft.role, Leader):
             progress_count = len(raft.role.progress)
-        key = (index, raft.commit_index >= index, raft.leader_id, raft.role.name, progress_count)
+        said_to_lead = strangers_said_to_lead(raft)
+        key = (index, raft.commit_index >= index, raft.leader_id, raft.role.name, progress_count, said_to_lead)
         # Every turn comes by here, and next to none changes anything.
         if key != self._peers_key:
             self._peers_key = key
@@ -55,10 +57,10 @@ class News:
 def contacts(raft: Raft) -> tuple[Contact, ...]:
     """
     Whom this server talks to: the members; those before them, until the membership is committed; who leads, as it may
-    have removed itself; and at a leader, those who are no members any more and must hear of it.
+    have removed itself, or come later; and at a leader, those who are no members any more and must hear of it.
     """
     now, before = raft.membership, raft.memberships.at(raft.memberships.current_index - 1)
-    server_ids = {*now.members, raft.leader_id or raft.server_id}
+    server_ids = {*now.members, raft.leader_id or raft.server_id, *strangers_said_to_lead(raft)}
     if raft.commit_index < raft.memberships.current_index:
         server_ids |= {*before.members}
     if isinstance(raft.role, Leader):

@@ -97,15 +97,10 @@ class Endings:
         """A voter that was removed learns of it, whenever it comes back, and says so. Thesis §4.2.3, pitfalls M09."""
 
         def ignorant() -> list[str]:
-            """
-            Those of another data directory than their log names never stand, so they are not told either; nor are those
-            who ask none of the servers that may lead now.
-            """
-            leader = self._cluster.leader()
-            leader_id = leader.settings.server_id if leader is not None else ""
+            """Those of another data directory than their log names never stand, so they are not told either."""
             rafts = [node.raft for node in self._strangers().values() if node.raft is not None]
-            voters = [raft for raft in rafts if raft.membership.is_voter(raft.server_id) and not raft.is_disowned]
-            return [raft.server_id for raft in voters if raft.membership.is_voter(leader_id)]
+            voters = [raft for raft in rafts if raft.membership.is_voter(raft.server_id)]
+            return [raft.server_id for raft in voters if not raft.is_disowned]
 
         limit_s = COMMIT_WITHIN * self._election_s
         is_told = self._cluster.run_until(lambda: not ignorant(), limit_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from txraft.core.change import Change, ChangeRefused, begin
@@ -41,6 +41,8 @@ class Operators:
             asked = node.transfer_leadership(words[0])
             return asked.addCallbacks(self._done(kind), self._failed(kind))
         change = parse_change(words)
+        if node.raft is not None and _misleads(node.raft, change):
+            return succeed(False)
         if node.raft is not None:
             self.rows.update(_rows(node.raft, change))
         asked = node.change_membership(change).addCallback(self._check_made, node, change)
@@ -92,6 +94,12 @@ def parse_change(words: tuple[str, ...]) -> Change:
         named[word[0]].append(word[1:])
     addresses = {server_id: address for server_id, _, address in (word.partition("=") for word in named["@"])}
     return Change(tuple(named["+"]), tuple(named["~"]), tuple(named["-"]), addresses)
+
+
+def _misleads(raft: Raft, change: Change) -> bool:
+    """Whether a server would be looked for where one is that is no member: nobody refuses that, and it is lost."""
+    homes = {address.partition("/")[0] for address in change.addresses.values()} - change.addresses.keys()
+    return not homes <= {*raft.membership.members} or bool(homes & {*change.removed})
 
 
 def _rows(raft: Raft, change: Change) -> Iterator[str]:
