@@ -211,7 +211,8 @@ class ProgressTests(SynchronousTestCase):
 class PlanTests(OperatingTestCase):
     def plan(self, **facts: Any) -> int:
         half = {"voters": ["a"], "learners": [], "quorum": 1, "failures_survived": 0}
-        answer = {"before": half, "after": half, "servers": [], "refusal": None, "notes": [], **facts}
+        answer = {"before": half, "after": half, "servers": [], "refusal": None, "notes": []}
+        answer |= {"is_quorum_left": True, **facts}
         self.servers.handlers = {A: lambda path, body: (200, answer)}
         return self.end(lambda client, screen: changing.plan_change(client, screen, Asked(add=("b",))))
 
@@ -220,6 +221,7 @@ class PlanTests(OperatingTestCase):
         self.assertEqual(self.plan(servers=[server]), 0)
         self.assertEqual(self.plan(servers=[{**server, "is_reachable": False, "detail": "refused"}]), 1)
         self.assertEqual(self.plan(refusal="another change is under way"), 1)
+        self.assertEqual(self.plan(is_quorum_left=False), 1)
         self.assertEqual({line.split(" ", 1)[1] for line in self.servers.seen}, {"POST /v1/members/plan"})
 
     def transfer(self, target: str, *members: dict[str, Any]) -> int:
@@ -283,7 +285,8 @@ class ReconfigureTests(OperatingTestCase):
                 return 200, {"members": [member("a:1", is_leader=True, link="this server"), member("d:1")]}
             bodies.append((path, body))
             constitution = {"voters": ["a:1"], "learners": [], "quorum": 1, "failures_survived": 0}
-            plan = {"before": constitution, "after": constitution, "servers": [], "refusal": None, "notes": []}
+            plan = {"before": constitution, "after": constitution, "servers": [], "notes": []}
+            plan["is_quorum_left"] = True
             return 200, {**plan, "refusal": "no" if body["remove"] == ["x"] else None}
 
         self.servers.handlers = {A: note}

@@ -155,8 +155,22 @@ def test_a_plan_names_what_would_be_refused_and_who_cannot_be_reached():
     strange = outcome(cluster, leader.plan(add=["s8", "s9"]))
     assert [server["is_reachable"] for server in strange["servers"]] == [False, False]
     assert strange["notes"][-1] == "No quorum would be left: s8, s9 cannot be reached."
+    assert not strange["is_quorum_left"]
     shrunk = outcome(cluster, leader.plan(remove=["s2"]))
     assert shrunk["after"]["voters"] == ("s1",)
+
+
+def test_a_plan_counts_a_member_that_is_connected_and_silent_as_failed():
+    """A process that is stopped, or a disk that hangs, keeps its connections."""
+    cluster, leader = started()
+    others = [server_id for server_id in cluster.ids if server_id != leader.node.settings.server_id]
+    before = outcome(cluster, leader.plan(remove=[others[1]]))
+    assert (before["is_quorum_left"], len(before["notes"])) == (True, 2)
+    cluster.crash(others[0])
+    cluster.run(0.4)
+    after = outcome(cluster, leader.plan(remove=[others[1]]))
+    assert after["notes"][-1] == f"No quorum would be left: {others[0]} cannot be reached."
+    assert not after["is_quorum_left"]
 
 
 def test_a_plan_is_made_by_the_leader_and_nobody_else():

@@ -143,7 +143,8 @@ async def plan_change(client: AdminClient, screen: Screen, asked: Asked) -> int:
     """Show what a change would lead to. The exit status is 0 if it could be made now."""
     answer = await client.plan(asked.add, asked.remove, asked.learners, asked.replace, asked.move)
     screen.answer(answer, tables.plan(answer))
-    return 1 if answer["refusal"] or not all(server["is_reachable"] for server in answer["servers"]) else 0
+    is_reachable = all(server["is_reachable"] for server in answer["servers"])
+    return 0 if is_reachable and answer["is_quorum_left"] and not answer["refusal"] else 1
 
 
 async def plan_transfer(client: AdminClient, screen: Screen, target: str) -> int:

@@ -107,6 +107,7 @@ SCHEMAS: dict[str, Schema] = {
             "after": schema_of(Constitution),
             "servers": {"type": "array", "items": _PLANNED},
             "refusal": _TEXT_OR_NONE,
+            "is_quorum_left": {"type": "boolean"},
             "notes": _TEXTS,
         }
     ),

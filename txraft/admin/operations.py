@@ -211,6 +211,7 @@ class Operations:
         - `servers`: those who are no members yet, or move, with `server_id`, `is_reachable` from here, and in `detail`
           why not;
         - `refusal`: why the change would be refused now, or None;
+        - `is_quorum_left`: whether enough of the voters after it answer;
         - `notes`: what to think of before doing it, a sentence each.
 
         Fails with `NotLeader` elsewhere than at the leader, or with `BadRequest`.
@@ -248,6 +249,8 @@ class Operations:
 
         def answer(found: list[str]) -> Answer:
             details = dict(zip(plan.unproven, found, strict=True))
+            absent = self._absent() | {who for who in details if details[who] != "reachable"}
+            missing = [server_id for server_id in plan.after.voters if server_id in absent]
             return {
                 "before": attrs.asdict(plan.before),
                 "after": attrs.asdict(plan.after),
@@ -256,15 +259,20 @@ class Operations:
                     for server_id, detail in details.items()
                 ],
                 "refusal": plan.refusal or None,
-                "notes": _notes(plan, self._absent() | {who for who in details if details[who] != "reachable"}),
+                "is_quorum_left": len(plan.after.voters) - len(missing) >= plan.after.quorum,
+                "notes": _notes(plan, missing),
             }
 
         return gatherResults([self._probe(*unproven) for unproven in plan.unproven.items()]).addCallback(answer)
 
     def _absent(self) -> set[str]:
-        """The members with which there is no connection."""
-        links = ("connected", "this server")
-        return {member.server_id for member in self.node.status().members if member.link not in links}
+        """The members with which there is no connection, or that have been silent for an election timeout."""
+        links, silent_s = ("connected", "this server"), self.node.settings.max_election_timeout / 1000
+        return {
+            member.server_id
+            for member in self.node.status().members
+            if member.link not in links or (member.silent_s or 0) > silent_s
+        }
 
     def _read_change(
         self,
@@ -322,15 +330,14 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _notes(plan: ChangePlan, absent: set[str]) -> list[str]:
-    """What to think of before that change; `absent` are the servers that do not answer."""
+def _notes(plan: ChangePlan, missing: list[str]) -> list[str]:
+    """What to think of before that change; `missing` are the voters after it that do not answer."""
     notes = []
     before, after = plan.before, plan.after
     if after.failures_survived < before.failures_survived:
         notes.append(f"The cluster would survive {_failures(after)} instead of {before.failures_survived}.")
     if len(after.voters) % 2 == 0:
         notes.append(f"{len(after.voters)} voters survive no more failures than {len(after.voters) - 1}.")
-    missing = [server_id for server_id in after.voters if server_id in absent]
     if len(after.voters) - len(missing) < after.quorum:
         notes.append(f"No quorum would be left: {', '.join(missing)} cannot be reached.")
     elif missing:
