@@ -9,13 +9,14 @@ from collections.abc import Callable
 import pytest
 
 from txraft.core import voting
+from txraft.core.change import Change
 from txraft.core.errors import InvariantBroken
 from txraft.core.follower import Follower
 from txraft.core.log import EntryKind, LogSlice
 from txraft.core.membership import Membership
 from txraft.core.messages import AppendEntries, PreVote, Refusal, RefusalReason, RequestVote, TimeoutNow
 from txraft.core.raft import Raft
-from txraft.core.reconfiguration import Reconfiguration
+from txraft.core.reconfiguration import CatchUp, Reconfiguration
 from txraft.errors import OutcomeUnknown
 from txraft.testing.cluster import Cluster
 from txraft.testing.coverage import EVERYTHING, missing
@@ -224,6 +225,21 @@ def test_a_hand_over_has_an_end(monkeypatch):
         core.role.reconfiguration.tick(core.role.progress)
     with pytest.raises(InvariantBroken, match="a hand-over has no end"):
         core.role.reconfiguration.tick(core.role.progress)
+
+
+@pytest.mark.parametrize("is_given_up", [True, False])
+def test_no_change_waits_for_ever_for_a_new_server(monkeypatch, is_given_up):
+    """M13"""
+    watched = Watched()
+    outcome = []
+    watched.leader.change_membership(Change(voters=("s4",))).addBoth(outcome.append)
+    if not is_given_up:
+        monkeypatch.setattr(CatchUp, "problem", lambda catch_up, rounds, election_ticks: None)
+    watched.cluster.run(5)
+    if is_given_up:
+        assert "could not catch up" in str(outcome[0].value)
+    else:
+        assert "a change waits for ever" in str(watched.leader.failure)
 
 
 def test_watching_changes_nothing(monkeypatch):

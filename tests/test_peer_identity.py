@@ -144,7 +144,7 @@ class Another(SynchronousTestCase):
         self.two = Server(self.network, "s2", "s1")
 
     def test_of_another_data_directory_no_answer_counts_but_what_a_leader_and_a_candidate_says_does(self) -> None:
-        """M11: it was removed and added again, perhaps, and we have not heard of it; or it is an impostor."""
+        """M11, M12: it was removed and added again, perhaps, and we have not heard of it; or it is an impostor."""
         self.two.transport.set_peers([Contact("s1", "", 1)])
         caller = Caller(self.network, "s2")
         caller.say(hello_frame("s1", "s2", incarnation=2))

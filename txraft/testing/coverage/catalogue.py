@@ -54,7 +54,7 @@ SITUATIONS = {
     "M10": "a server that was removed was made a voter again, under its name, with an empty disk",
     "M11": "a server was started with a wiped disk",
     "M13": "a server was to become a voter and could not catch up",
-    "M14": "a server voted for one that it did not know to be a member",
+    "M14": "a server voted for one that it did not know to be a member, or did not know that it is a voter itself",
     "M15": "a leader was elected by a joint membership",
     "M16": "a server of another cluster was started in one's place",
     "M19": "a member's address was changed",
@@ -96,10 +96,12 @@ _FILES = "a disk that somebody or another release has put together: the unit tes
 _PROCESS = "a property of the process and its code, not of what servers say to each other"
 
 OUTSIDE = {
-    "E06": "a candidate asks voters only, and its membership stays the same while it is one",
+    "E06": "candidates ask voters only, and whom else a removed server asks is seldom anybody: the mutant of this row "
+    "counts learners, and tests/test_cluster_hardship.py has such a server",
     "R11": "no correct server sends such entries, and the simulation has no others",
     "M06": _SNAPSHOTS,
-    "M12": "operators talk to a server as function calls do",
+    "M12": "operators ask as function calls do, and what a server had sent before it was removed arrives nowhere after "
+    "that, as hands must be shaken again: on true links tests/test_peer_identity.py asks",
     "M17": "recovering and restoring are for servers that do not run: the unit tests do both, and meet who was removed",
     "M18": _SNAPSHOTS,
     **dict.fromkeys([f"S{number:02}" for number in range(1, 16)], _SNAPSHOTS),

@@ -25,7 +25,7 @@ def of_step(step: Step) -> Iterator[str]:
     match step.message:
         case PreVote() if isinstance(step.role, Leader) and is_stranger:
             yield "M09"
-        case RequestVote() if is_stranger and membership.members:
+        case RequestVote() if membership.members and (is_stranger or not membership.is_voter(raft.server_id)):
             if any(isinstance(answer, RequestVoteResponse) and answer.granted for answer in step.answers):
                 yield "M14"
         case TimeoutNow() if step.message.term == step.term and raft.role is step.role:

@@ -13,8 +13,10 @@ from txraft.core.follower import Follower
 from txraft.core.invariants import require
 from txraft.core.leader import Leader
 from txraft.core.messages import AppendEntries, Message
+from txraft.core.progress import ReplicationState
 from txraft.core.raft import Raft
 from txraft.core.ready import Persist, Ready
+from txraft.core.reconfiguration import PATIENCE
 from txraft.core.role import Role
 from txraft.testing.cluster import Cluster
 from txraft.testing.coverage import situations
@@ -153,6 +155,7 @@ class Watch:
         self.is_replacing = False
         self._written_index = self.raft.log.durable_index
         self._hand_over_ticks = 0
+        self._silent_ticks: Counter[str] = Counter()
         self._step: Step | None = None
         self._hook()
 
@@ -240,17 +243,37 @@ class Watch:
         inner()
         if isinstance(self.raft.role, Leader):
             self._hand_over_ticks = 0
+            self._silent_ticks.clear()
             self._replace(self.raft.role.reconfiguration, "tick", partial(self._on_leader_tick, self.raft.role))
         self.led_terms.add(self.raft.term)
         self.coverage.note_leader(self.raft.term)
 
     def _on_leader_tick(self, role: Leader, inner: Callable[..., None], progress: object) -> None:
-        """E17: while a leader hands over it takes nothing, so it goes on after an election timeout. Thesis §3.10."""
         inner(progress)
+        self._require_hand_over_ends(role)
+        if role.reconfiguration.catching_up:
+            self._require_silent_are_given_up(role)
+        else:
+            self._silent_ticks.clear()
+
+    def _require_hand_over_ends(self, role: Leader) -> None:
+        """E17: while a leader hands over it takes nothing, so it goes on after an election timeout. Thesis §3.10."""
         heir = role.reconfiguration.hand_over_to
         self._hand_over_ticks = 0 if heir is None else self._hand_over_ticks + 1
         is_over = self._hand_over_ticks <= self.raft.settings.max_election_ticks
         require(is_over, "a hand-over has no end", self.raft.server_id, heir, self._hand_over_ticks)
+
+    def _require_silent_are_given_up(self, role: Leader) -> None:
+        """M13: no change waits for ever for a new server that nobody hears; a snapshot may take longer."""
+        raft, election_ticks = self.raft, self.raft.settings.max_election_ticks
+        is_waiting = raft.commit_index >= raft.memberships.current_index
+        for server_id in role.reconfiguration.catching_up:
+            peer = role.progress[server_id]
+            is_silent = peer.silent_ticks >= election_ticks and peer.state is not ReplicationState.SNAPSHOT
+            count = self._silent_ticks[server_id] + 1 if is_waiting and is_silent else 0
+            self._silent_ticks[server_id] = count
+            is_patient = count <= (PATIENCE + 1) * election_ticks
+            require(is_patient, "a change waits for ever for a new server", raft.server_id, server_id, count)
 
     def _on_following(self, inner: Callable[[int, str | None], None], term: int, leader_id: str | None) -> None:
         self.coverage.note(situations.of_following(self, term))
