@@ -257,7 +257,14 @@ class Simulation:
         def removed(is_done: bool) -> None:
             if is_done:
                 # Not now: this is within a server's turn, which may be its own.
-                self.cluster.clock.callLater(0, wipe)
+                self.cluster.clock.callLater(0, linger)
+
+        def linger() -> None:
+            """It may be there once more, known to the others as a stranger, or until they have forgotten it."""
+            waits_s = self._rng.choice((0.0, 0.0, 0.02, 6 * self._election_s))
+            if waits_s and not self.faults.have_ended:
+                self.faults.do_bounce(server_id, "all", "1")
+            self.cluster.clock.callLater(waits_s, wipe)
 
         def wipe() -> None:
             if not self.faults.have_ended and self.faults.renew(server_id):

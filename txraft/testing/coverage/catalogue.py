@@ -48,6 +48,7 @@ SITUATIONS = {
     "M03": "more than one voter came or went at once",
     "M04": "a server started with a membership that it had not known to be committed",
     "M05": "a membership was undone with its entry",
+    "M06": "a server started with a membership that was changed since the first, and that only its snapshot had",
     "M07": "a leader gave up because it had removed itself",
     "M08": "all voters were to be removed",
     "M09": "a server that was no member any more asked a leader for votes",
@@ -99,7 +100,6 @@ OUTSIDE = {
     "E06": "candidates ask voters only, and whom else a removed server asks is seldom anybody: the mutant of this row "
     "counts learners, and tests/test_cluster_hardship.py has such a server",
     "R11": "no correct server sends such entries, and the simulation has no others",
-    "M06": _SNAPSHOTS,
     "M12": "operators ask as function calls do, and what a server had sent before it was removed arrives nowhere after "
     "that, as hands must be shaken again: on true links tests/test_peer_identity.py asks",
     "M17": "recovering and restoring are for servers that do not run: the unit tests do both, and meet who was removed",

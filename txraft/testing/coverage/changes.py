@@ -36,9 +36,11 @@ def of_step(step: Step) -> Iterator[str]:
 
 def of_start(watch: Watch) -> Iterator[str]:
     """A process has recovered what its disk holds."""
-    memberships = watch.raft.memberships
+    memberships, base_index = watch.raft.memberships, watch.raft.log.base_index
     if memberships.current_index > max(1, watch.past.commit_index):
         yield "M04"
+    if 1 < memberships.current_index <= base_index:
+        yield "M06"
 
 
 def of_leadership(watch: Watch) -> Iterator[str]:
