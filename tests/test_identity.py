@@ -184,6 +184,15 @@ def test_an_address_that_is_not_clear_is_refused(change, why):
         begin(membership("1,2"), change)
 
 
+def test_a_new_server_is_not_reached_where_a_member_is():
+    """M19: its id may be where another one has moved to."""
+    moved = dataclasses.replace(membership("1,2"), addresses=(("2", "3"),))
+    with pytest.raises(ChangeRefused, match="3: 3 is no address of its own"):
+        begin(moved, Change(voters=("3",)))
+    assert begin(moved, Change(voters=("3",), addresses={"3": "host:3"})) is not None
+    assert begin(moved, Change(voters=("2",))) is None
+
+
 # -- who may vote and campaign
 
 

@@ -83,7 +83,9 @@ def _new_addresses(membership: Membership, change: Change, wanted: set[str]) -> 
     if strangers:
         raise ChangeRefused(f"{', '.join(strangers)}: no member, so where it is reached is not asked")
     addresses = {**dict(membership.addresses), **change.addresses}
-    for server_id, address in sorted(change.addresses.items()):
+    # One that comes without an address is reached at its id, which another one may have moved to.
+    asked = {server_id: addresses.get(server_id, server_id) for server_id in (*change.voters, *change.learners)}
+    for server_id, address in sorted({**asked, **change.addresses}.items()):
         if not address or address in {addresses.get(other, other) for other in wanted - {server_id}}:
             raise ChangeRefused(f"{server_id}: {address or 'nothing'} is no address of its own")
     return tuple(sorted((server_id, address) for server_id, address in addresses.items() if server_id != address))
