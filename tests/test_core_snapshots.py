@@ -26,7 +26,7 @@ from core_text import (
 
 from txraft.core.errors import InvalidMessage
 from txraft.core.log import EntryKind, EntryRun, Log
-from txraft.core.messages import AppendEntriesResponse, HardState
+from txraft.core.messages import AppendEntriesResponse, HardState, PreVoteResponse
 from txraft.core.raft import Raft
 from txraft.core.sending import ATTEMPTS, PATIENCE
 from txraft.core.snapshot import SnapshotMeta
@@ -200,6 +200,17 @@ class TestInstall:
         assert not follower.snapshots.install(snapshot(2, 2))
         assert sent(follower) == ["2< AppendEntriesResponse term=4 match_index=2"]
 
+    def test_who_stood_as_a_voter_before_it_came_stands_no_more(self):
+        """M18, M09: it has been removed meanwhile; the answers to its old question must not make it a candidate."""
+        server = make_server(term=3, voters="1,2,3", log="1:a")
+        tick(server, TIMEOUT)
+        assert server.role.name == "pre-candidate"
+        assert server.snapshots.install(snapshot(9, 2, voters="2,3", membership_index=8))
+        server.step("2", PreVoteResponse(4, server.pre_vote_round, granted=True))
+        server.step("3", PreVoteResponse(4, server.pre_vote_round, granted=True))
+        tick(server, 2 * TIMEOUT)
+        assert (server.role.name, server.term) == ("follower", 3)
+
     def test_term_and_vote_stay(self):
         """S04."""
         follower = make_server(term=3, voted_for="2")
@@ -346,6 +357,19 @@ class TestLeader:
         flush(leader)
         assert leader.snapshots.compact(6)
         assert leader.leader().sending.held_index is None
+
+    def test_only_for_whom_there_is_no_room_nothing_is_kept(self):
+        """S10: what another one needs fits, and stays."""
+        leader = leader_without_a_log(replace(SETTINGS, max_held_bytes=100))
+        leader.leader().sending.begun("3", 5)
+        propose(leader, [bytes(150)])
+        answer(leader, "2", 5)
+        leader.leader().progress["2"].next_index = 1
+        leader.leader().sending.need("2")
+        leader.leader().sending.begun("2", 6)
+        propose(leader, [b"x"])
+        assert leader.leader().sending.limit(7) == 6
+        assert leader.leader().sending.wanted() == ("2",)
 
     def test_what_failed_is_tried_again_after_a_rest(self):
         """S11: fetched again."""

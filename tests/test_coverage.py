@@ -20,7 +20,7 @@ from txraft.core.reconfiguration import CatchUp, Reconfiguration
 from txraft.errors import OutcomeUnknown
 from txraft.testing.cluster import Cluster
 from txraft.testing.coverage import EVERYTHING, missing
-from txraft.testing.coverage.catalogue import OUTSIDE, SITUATIONS
+from txraft.testing.coverage.catalogue import IN_PART, OUTSIDE, SITUATIONS
 from txraft.testing.coverage.cells import CELLS, IMPOSSIBLE, OUTCOMES, ROLES
 from txraft.testing.coverage.watch import Coverage
 from txraft.testing.simulation import Options, Simulation
@@ -52,6 +52,13 @@ class Watched:
 def test_every_row_of_the_catalogue_has_a_situation_or_a_reason():
     rows = re.findall(r"^\| ([A-Z]\d\d) \|", (ROOT / "docs" / "pitfalls.md").read_text(), re.MULTILINE)
     assert sorted([*SITUATIONS, *OUTSIDE]) == sorted(rows)
+
+
+def test_whatever_says_the_rest_is_there():
+    assert set(IN_PART) <= set(SITUATIONS)
+    named = re.findall(r"(?:tests|benchmarks)/\w+\.py", " ".join(IN_PART.values()))
+    assert len(named) >= len(IN_PART)
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_the_table_leaves_out_only_what_it_names():

@@ -126,6 +126,36 @@ class SendingTests(SynchronousTestCase):
         self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 12)))
         cluster.check_replay()
 
+    def test_what_was_not_applied_yet_is_forgotten_when_it_is(self) -> None:
+        """S10: a snapshot came of entries that are here, and a slow disk has not finished them."""
+        cluster = Cluster()
+        leader, away = behind(cluster)
+        cluster.network.heal()
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 10)))
+        cluster.run(0.1)
+        raft = cluster.node(away).raft
+        assert raft is not None
+        cluster.servers[away].disk_seconds = lambda: 3.0
+        write(cluster, leader, 1, b"d")
+        self.assertTrue(cluster.run_until(lambda: raft.log.last_index > raft.applied_index))
+        cluster.servers[away].disk_seconds = lambda: 0.001
+        [index] = take(cluster, leader.settings.server_id)
+        offer = leader.snapshots._store.kept()[0]
+        data = cluster.servers[leader.settings.server_id].disk.read_file(
+            f"/data/snapshots/{index:020d}-{2:020d}.snapshot"
+        )
+        partials: list[Any] = []
+        receiving = cluster.node(away).snapshots.receiving
+        receiving.accept(leader.settings.server_id, offer).addCallback(partials.append)
+        self.assertTrue(cluster.run_until(lambda: bool(partials)))
+        partials[0].append(0, data)
+        partials[0].commit()
+        self.assertTrue(cluster.run_until(lambda: raft.commit_index == index))
+        self.assertEqual((receiving.received_count, raft.applied_index), (2, index - 1))
+        self.assertTrue(cluster.run_until(lambda: raft.applied_index == index))
+        cluster.run(1)
+        self.assertEqual(raft.log.base_index, index)
+
     def test_a_receiver_may_die_at_any_time_and_has_the_old_state_or_the_new_one(self) -> None:
         """S06, S07, S14: in each of its disk's calls in turn."""
         found = {self._die_in_call(number) for number in range(1, 40)}

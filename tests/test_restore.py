@@ -259,7 +259,7 @@ def test_the_restored_server_leads_has_everything_and_others_are_added():
     server = new_server(saved.meta, identity)
     Restoration(disk, paths, 4096).make(reader, server, lambda done, size: None)
     # What was true before the backup stays true, but for who the members are.
-    new._record = old._record
+    new.record = old.record
     new._invariants._committed = old._invariants._committed[: saved.meta.last_index + 1]
     new._invariants._configurations.append((server.meta.membership_index, Membership.decode(server.meta.membership)))
     members = ("s1", "s3", "s4")

@@ -226,6 +226,8 @@ class ClusterInvariants:
             index -= 1
         is_leading = isinstance(raft.role, Leader) and seen.role is raft.role
         require(not is_leading or index == len(seen.terms) - 1, "Leader Append-Only", raft.server_id, index)
+        is_cut = base_index <= index == log.last_index < len(seen.terms) - 1
+        require(not is_cut, "a log is cut where there is no conflict", raft.server_id, index, len(seen.terms) - 1)
         del seen.terms[index + 1 :]
         while seen.configurations[-1][0] > index:
             seen.configurations.pop()

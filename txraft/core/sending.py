@@ -112,17 +112,17 @@ class SnapshotSending:
         """
         Up to where the log may be forgotten, `index` at most.
 
-        Those for whom too much would have to be kept are given up: the log has a bound, and they get the next snapshot.
+        Those for whom too much would have to be kept are given up, and nobody else: the log has a bound, and they get
+        the next snapshot.
         """
-        log, held_index = self._raft.log, self.held_index
-        if held_index is None or held_index >= index:
-            return index
-        first_index = max(held_index, log.base_index) + 1
-        if log.bytes_between(first_index, index + 1) <= self._raft.settings.max_held_bytes:
-            return held_index
-        for server_id, transfer in list(self._transfers.items()):
-            if self._held_for(server_id, transfer) < index:
-                self._give_up(server_id)
+        log = self._raft.log
+        while (held_index := self.held_index) is not None and held_index < index:
+            first_index = max(held_index, log.base_index) + 1
+            if log.bytes_between(first_index, index + 1) <= self._raft.settings.max_held_bytes:
+                return held_index
+            for server_id, transfer in list(self._transfers.items()):
+                if self._held_for(server_id, transfer) == held_index:
+                    self._give_up(server_id)
         return index
 
     # -- for the owner

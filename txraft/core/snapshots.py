@@ -78,6 +78,9 @@ class Snapshots:
             raft.void_write()
             raft.memberships = memberships
             raft.commit_index = raft.applied_index = snapshot.last_index
+            if not isinstance(raft.role, Follower):
+                # It stood as a voter of the membership that is gone; whether it is one, only the new one says.
+                raft.become_follower(raft.term, None)
         if isinstance(raft.role, Follower):
             raft.role.prove(snapshot.last_index)
         return not is_here

@@ -113,8 +113,10 @@ class SnapshotKeeper:
         kept = self._store.kept()
         newest = kept[0] if kept else None
         if newest is not None:
-            # Only what changes one of these can change what can be forgotten.
-            key = (newest.meta.last_index, leader, leader and leader.sending.held_index)
+            # Only what changes one of these can change what can be forgotten. One that came may hold what is here as
+            # entries, and not applied yet.
+            is_applied = raft.applied_index >= newest.meta.last_index
+            key = (newest.meta.last_index, is_applied, leader, leader and leader.sending.held_index)
             if key != self._compacted:
                 self._compacted = key
                 self._compact(raft, newest)

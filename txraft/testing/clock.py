@@ -93,6 +93,11 @@ class ProcessClock:
     def seconds(self) -> float:
         return max(self._clock.seconds(), self._busy_until) * self.rate
 
+    @property
+    def turn(self) -> float:
+        """When what runs now has begun, in true time."""
+        return self._clock.seconds()
+
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
         def run() -> None:
             self.timers += 1

@@ -18,6 +18,7 @@ from txraft.core.invariants import ClusterInvariants, require
 from txraft.core.quorum import is_quorum
 from txraft.core.raft import Raft
 from txraft.errors import StorageError
+from txraft.images import SnapshotWay
 from txraft.node import RaftNode
 from txraft.node.restart import raft_from_disk
 from txraft.node.settings import NodeSettings
@@ -25,6 +26,7 @@ from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
 from txraft.testing.clock import ProcessClock, SimulatedClock
 from txraft.testing.disk import FakeDisk, Halted
+from txraft.testing.forker import FakeForker
 from txraft.testing.moments import Moments
 from txraft.testing.network import Network
 from txraft.testing.recording import RecordingMachine
@@ -44,6 +46,7 @@ class Cluster:
     :ivar network: cut, drop and delay through this.
     :ivar on_start: told of each server that has just started with its own disk; nothing has reached it yet.
     :ivar on_crash: told of each such server that is about to die.
+    :ivar record: what the machines were given, and which rows of the catalogue the disks have seen.
     :ivar segment_bytes: of servers that are started from now on; small, so that there are many segments.
     """
 
@@ -73,7 +76,7 @@ class Cluster:
         self._broken: InvariantBroken | None = None
         self._settings = {"log_keep_entries": 0, **settings}
         self._invariants = ClusterInvariants()
-        self._record = Record()
+        self.record = Record(lambda: self._make_machine("a replay"), self._judging)
         self._rafts: dict[str, Raft] = {}
         self._stores: dict[str, TrueStore] = {}
         self._moments: Moments | None = None
@@ -109,11 +112,11 @@ class Cluster:
         server.writer = FakeWriter(server.clock, lambda: server.disk_seconds())
         server.transport = self.network.transport(server.server_id, server.clock.when_awake)
         server.machine = self._make_machine(server.server_id)
-        server.snapshot_writer = FakeWriter(server.clock, lambda: server.disk_seconds())
-        store = TrueStore(self._store(server, server.disk, server.writer, server.snapshot_writer))
-        server.witness = Witness(
-            server.machine, server.server_id, self._record, lambda: self._be_busy(server), self._judging
-        )
+        server.snapshot_writer = FakeWriter(server.clock, server.seconds_for_snapshot)
+        store = TrueStore(self._store(server, server.disk, server.writer, server.snapshot_writer), server, self.record)
+        # Not of the cluster's own: what is drawn here changes nothing else of a run.
+        rng = random.Random(f"snapshots {server.server_id} {self.events}")
+        server.witness = Witness(server, self.record, self._judging, rng.choice(list(SnapshotWay)))
         node = RaftNode(
             self._node_settings(server),
             store,
@@ -122,6 +125,7 @@ class Cluster:
             server.clock,
             self._split_rng(),
             self._wall_ms,
+            FakeForker(server, rng),
         )
         server.node = node
         try:
@@ -192,9 +196,9 @@ class Cluster:
 
         :raises InvariantBroken: one has not.
         """
-        for server_id, server in sorted(self.servers.items()):
+        for server in self.servers.values():
             if server.node is not None and server.witness is not None:
-                server.witness.check(self._make_machine(server_id))
+                server.witness.check()
 
     # -- other disks, and damaged ones
 
@@ -304,11 +308,6 @@ class Cluster:
         except InvariantBroken as error:
             self._broken = self._broken or error
             raise
-
-    def _be_busy(self, server: Server) -> None:
-        """A process that computes hears nothing, as if it were paused, and sees that time has passed."""
-        if server.apply_seconds and server.clock is not None:
-            server.clock.be_busy(server.apply_seconds)
 
     def pause(self, server_id: str) -> None:
         """Stop a process, as SIGSTOP does: what comes due or arrives meanwhile happens at its `resume`."""

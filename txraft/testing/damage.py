@@ -15,7 +15,8 @@ from txraft.core.membership import Membership
 from txraft.errors import StorageError
 from txraft.interfaces import Identity
 from txraft.testing.cluster import Cluster
-from txraft.testing.disk import SECTOR_BYTES, FakeDisk
+from txraft.testing.content import SECTOR_BYTES
+from txraft.testing.disk import FakeDisk
 from txraft.testing.server import Server
 
 STATE_FILE = "/data/raft.state"

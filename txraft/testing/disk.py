@@ -19,66 +19,11 @@ from zope.interface import implementer
 
 from txraft.errors import StorageError
 from txraft.storage.files import IFileSystem
-
-SECTOR_BYTES = 512
+from txraft.testing.content import Directory, File, Node
 
 
 class Halted(Exception):
     """The process died in this call; see `FakeDisk.halt_at`."""
-
-
-class _File:
-    """What is in the page cache, what is on the disk, and which sectors differ."""
-
-    def __init__(self) -> None:
-        self.cached = bytearray()
-        self.durable = bytearray()
-        self.dirty: set[int] = set()
-        # Sectors of a sync that failed: the kernel calls them clean, so no later sync writes them. Pitfall D01.
-        self.lost: set[int] = set()
-        self.last_write = (0, b"")
-
-    def write(self, offset: int, data: bytes) -> None:
-        old_size, stop = len(self.cached), offset + len(data)
-        if stop > old_size:
-            self.cached.extend(bytes(stop - old_size))
-        self.cached[offset:stop] = data
-        touched = range(min(offset, old_size) // SECTOR_BYTES, -(-stop // SECTOR_BYTES))
-        self.last_write = (offset, bytes(data))
-        self.dirty.update(touched)
-        self.lost.difference_update(touched)
-
-    def sync(self) -> None:
-        self._persist(self.dirty)
-        self.dirty.clear()
-
-    def fail_sync(self) -> None:
-        self.lost |= self.dirty
-        self.dirty.clear()
-
-    def _persist(self, sectors: set[int]) -> None:
-        for sector in sectors:
-            start = sector * SECTOR_BYTES
-            content = self.cached[start : start + SECTOR_BYTES]
-            if start > len(self.durable):
-                self.durable.extend(bytes(start - len(self.durable)))
-            self.durable[start : start + len(content)] = content
-
-    def crash(self, is_kept: Callable[[], bool]) -> None:
-        self._persist({sector for sector in sorted(self.dirty | self.lost) if is_kept()})
-        self.cached = bytearray(self.durable)
-        self.dirty.clear()
-        self.lost.clear()
-
-
-class _Directory:
-    """A name that holds names. It has no content of its own here."""
-
-    def crash(self, is_kept: Callable[[], bool]) -> None:
-        pass
-
-
-_Node = _File | _Directory
 
 
 @attrs.define(eq=False)
@@ -86,7 +31,7 @@ class FakeHandle:
     """A handle of `FakeDisk`; of no use after a crash."""
 
     path: str
-    file: _File
+    file: File
     is_open: bool = True
     is_lock: bool = False
 
@@ -94,9 +39,17 @@ class FakeHandle:
 @attrs.define
 class _Fault:
     call: str
-    number: int
+    under: str
+    left: int
     error: int
     written: int
+
+    def strikes(self, call: str, path: str) -> bool:
+        """Whether it is this call that fails."""
+        if call != self.call or not path.startswith(self.under):
+            return False
+        self.left -= 1
+        return self.left == 0
 
 
 @implementer(IFileSystem)
@@ -104,36 +57,44 @@ class FakeDisk:
     """
     A file system in memory: one server's disk.
 
-    `calls` counts system calls by name. `rng` decides what a crash keeps, and nothing else. A `pwrite` writes all at
-    once; that it may not is what a crash before the next sync is for.
+    `calls` counts system calls by name, `failed` those that `fail` has let fail. `rng` decides what a crash keeps, and
+    nothing else. A `pwrite` writes all at once; that it may not is what a crash before the next sync is for.
     """
 
     def __init__(self, rng: random.Random) -> None:
         self.calls: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
         self._rng = rng
-        self._names: dict[str, _Node] = {}
-        self._durable_names: dict[str, _Node] = {}
+        self._names: dict[str, Node] = {}
+        self._durable_names: dict[str, Node] = {}
         # Changes of names that no fsync_directory has made durable yet, in order: path -> what is there now.
-        self._pending: list[dict[str, _Node | None]] = []
+        self._pending: list[dict[str, Node | None]] = []
         self._handles: list[FakeHandle] = []
         self._locked: set[str] = set()
         self._faults: list[_Fault] = []
         self.is_full = False
         self.free = 1 << 40
         """What `free_bytes` says while the disk is not full. Nothing that is written counts against it."""
-        self._halt_at: int | None = None
+        self._garbled: tuple[str, int] | None = None
+        self._halt_in: int | None = None
+        self._halt_under = ""
         self._when_halted: Callable[[], object] = lambda: None
 
     # -- for tests
 
-    def fail(self, call: str, number: int = 1, error: int = errno.EIO, written: int = 0) -> None:
+    def fail(self, call: str, number: int = 1, error: int = errno.EIO, written: int = 0, under: str = "") -> None:
         """
-        Make the `number`-th call of that name, counted from now, fail with this `errno`.
+        Make the `number`-th call of that name, counted from now, fail with this `errno`. Only those count whose path
+        begins with `under`.
 
         A `pwrite` leaves its first `written` bytes in the file; a sync that fails makes nothing durable, and later
         ones do not make good for it.
         """
-        self._faults.append(_Fault(call, self.calls[call] + number, error, written))
+        self._faults.append(_Fault(call, under, number, error, written))
+
+    def garble(self, under: str, place: int) -> None:
+        """The next `pwrite` to a path that begins with `under` writes one bit wrong, the one at `place` if it fits."""
+        self._garbled = under, place
 
     def fill(self, is_full: bool = True) -> None:
         """Until `fill(False)` nothing new fits: what makes a file, or makes one longer, fails. Crashes free nothing."""
@@ -143,19 +104,23 @@ class FakeDisk:
         """Let no call fail any more that has not failed yet."""
         self._faults.clear()
 
-    def halt_at(self, number: int | None, then: Callable[[], object] = lambda: None) -> None:
+    def halt_at(self, number: int | None, then: Callable[[], object] = lambda: None, under: str = "") -> None:
         """
         Let the `number`-th call from now, of any name, and all behind it raise `Halted`. Follow it by `crash`.
 
-        `then` is called at the first of them.
+        Only those count whose path begins with `under`. `then` is called at the first that raises.
         """
-        self._halt_at = None if number is None else self.calls.total() + number
+        self._halt_in, self._halt_under = number, under
         self._when_halted = then
+
+    @property
+    def has_halted(self) -> bool:
+        """Whether the process has died in a call, see `halt_at`, and the crash is still to come."""
+        return self._halt_in is not None and self._halt_in <= 0
 
     def work(self) -> None:
         """From now on every call does what it should: undoes `fail`, `halt_at` and `fill`."""
-        self._faults.clear()
-        self._halt_at = None
+        self._forget_faults()
         self.is_full = False
 
     def crash(self, keep: str = "some") -> None:
@@ -188,8 +153,11 @@ class FakeDisk:
             handle.is_open = False
         self._handles.clear()
         self._locked.clear()
+        self._forget_faults()
+
+    def _forget_faults(self) -> None:
         self._faults.clear()
-        self._halt_at = None
+        self._halt_in = self._garbled = None
 
     def _drop_orphans(self) -> None:
         for path in sorted(self._durable_names):
@@ -202,18 +170,22 @@ class FakeDisk:
         other.crash("all")
         return other
 
-    @property
-    def has_unsynced_names(self) -> bool:
-        """Whether a name was made, moved or removed, and no `fsync_directory` has made that durable."""
-        return bool(self._pending)
+    def has_unsynced_names(self, ending: str = "") -> bool:
+        """Whether a name with this ending was made, moved or removed since the last `fsync_directory` there."""
+        return any(name.endswith(ending) for change in self._pending for name in change)
 
     def file_names(self) -> list[str]:
         """The paths of all files, sorted."""
-        return sorted(path for path, node in self._names.items() if isinstance(node, _File))
+        return sorted(path for path, node in self._names.items() if isinstance(node, File))
 
     def read_file(self, path: str) -> bytes:
         """What is in a file, as a process would read it."""
         return bytes(self._file(path).cached)
+
+    def read_durable(self, path: str) -> bytes | None:
+        """What is in a file, under this name, if the machine loses power now; None if there is none then."""
+        node = self._durable_names.get(path)
+        return bytes(node.durable) if isinstance(node, File) else None
 
     def last_write(self, path: str) -> tuple[int, bytes]:
         """Offset and data of what was written to a file last."""
@@ -221,7 +193,7 @@ class FakeDisk:
 
     def write_file(self, path: str, data: bytes) -> None:
         """Replace what is in a file, durably, or make one: this is how to flip, cut or swap."""
-        file = _File()
+        file = File()
         file.cached = bytearray(data)
         file.durable = bytearray(data)
         file.last_write = self._file(path).last_write if path in self._names else (0, b"")
@@ -240,7 +212,7 @@ class FakeDisk:
             raise self._error("create", path, errno.EEXIST)
         self._need_room("create", path)
         self._need_directory("create", path)
-        self._change({path: _File()})
+        self._change({path: File()})
         return self._handle(path)
 
     def open(self, path: str) -> FakeHandle:
@@ -255,7 +227,7 @@ class FakeDisk:
         if path in self._locked:
             raise StorageError(f"{os.path.dirname(path)}: in use by another process")
         if path not in self._names:
-            self._change({path: _File()})
+            self._change({path: File()})
         self._locked.add(path)
         handle = self._handle(path)
         handle.is_lock = True
@@ -284,7 +256,15 @@ class FakeDisk:
         self._count("pwrite", handle.path, lambda fault: handle.file.write(offset, data[: fault.written]))
         if offset + len(data) > len(handle.file.cached):
             self._need_room("pwrite", handle.path)
-        handle.file.write(offset, data)
+        handle.file.write(offset, self._as_garbled(handle.path, data))
+
+    def _as_garbled(self, path: str, data: bytes) -> bytes:
+        if self._garbled is None or not path.startswith(self._garbled[0]):
+            return data
+        place, self._garbled = self._garbled[1] % (8 * len(data)), None
+        garbled = bytearray(data)
+        garbled[place // 8] ^= 1 << place % 8
+        return bytes(garbled)
 
     def fdatasync(self, handle: FakeHandle) -> None:
         self._sync("fdatasync", handle)
@@ -323,7 +303,7 @@ class FakeDisk:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         if not self._is_directory(self._names, os.path.dirname(path)):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        self._change({path: _Directory()})
+        self._change({path: Directory()})
 
     def list_directory(self, path: str) -> list[str]:
         self._count("readdir", path)
@@ -340,21 +320,23 @@ class FakeDisk:
     def _count(self, call: str, path: str, leave: Callable[[_Fault], None] = lambda fault: None) -> None:
         """Every call comes by here before it does anything; `leave` is what a call that fails does all the same."""
         self.calls[call] += 1
-        if self._halt_at is not None and self.calls.total() >= self._halt_at:
-            if self.calls.total() == self._halt_at:
+        if self._halt_in is not None and (self.has_halted or path.startswith(self._halt_under)):
+            self._halt_in -= 1
+            if self._halt_in == 0:
                 self._when_halted()
-            raise Halted(f"{call} of {path}")
-        for fault in self._faults:
-            if fault.call == call and fault.number == self.calls[call]:
-                leave(fault)
-                raise self._error(call, path, fault.error)
+            if self.has_halted:
+                raise Halted(f"{call} of {path}")
+        for fault in [fault for fault in self._faults if fault.strikes(call, path)]:
+            leave(fault)
+            self.failed[call] += 1
+            raise self._error(call, path, fault.error)
 
-    def _change(self, change: dict[str, _Node | None]) -> None:
+    def _change(self, change: dict[str, Node | None]) -> None:
         self._apply(self._names, change)
         self._pending.append(change)
 
     @staticmethod
-    def _apply(names: dict[str, _Node], change: dict[str, _Node | None]) -> None:
+    def _apply(names: dict[str, Node], change: dict[str, Node | None]) -> None:
         for path, node in change.items():
             if node is None:
                 names.pop(path, None)
@@ -362,8 +344,8 @@ class FakeDisk:
                 names[path] = node
 
     @staticmethod
-    def _is_directory(names: dict[str, _Node], path: str) -> bool:
-        return path in ("", ".", "/") or isinstance(names.get(path), _Directory)
+    def _is_directory(names: dict[str, Node], path: str) -> bool:
+        return path in ("", ".", "/") or isinstance(names.get(path), Directory)
 
     def _need_directory(self, call: str, path: str) -> None:
         if not self._is_directory(self._names, os.path.dirname(path)):
@@ -377,9 +359,9 @@ class FakeDisk:
         if not handle.is_open:
             raise self._error(call, handle.path, errno.EBADF)
 
-    def _file(self, path: str) -> _File:
+    def _file(self, path: str) -> File:
         node = self._names[path]
-        assert isinstance(node, _File), path
+        assert isinstance(node, File), path
         return node
 
     def _handle(self, path: str) -> FakeHandle:

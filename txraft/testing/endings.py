@@ -196,7 +196,8 @@ class Endings:
             self._worsen(server_id)
         for server_id in majority:
             server = cluster.servers[server_id]
-            server.disk_seconds, server.apply_seconds, server.clock_rate = (lambda: 0.001), 0.0, 1.0
+            server.disk_seconds, server.snapshot_seconds = (lambda: 0.001), (lambda: 0.0)
+            server.apply_seconds, server.chunk_seconds, server.clock_rate = 0.0, 0.0, 1.0
             server.disk.mend()
             # A process that goes on keeps its role, its votes and what it believes of the others.
             if self._rng.random() < 0.5 and self._is_well(server):

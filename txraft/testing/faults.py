@@ -119,6 +119,9 @@ class Faults:
 
     def do_halt(self, server_id: str, keep: str, number: str) -> None:
         """Lose power within a write: in this one of the system calls that come next."""
+        self._halt(server_id, keep, int(number))
+
+    def _halt(self, server_id: str, keep: str, number: int, under: str = "") -> None:
         server = self._servers[server_id]
         node = server.node
 
@@ -130,7 +133,7 @@ class Faults:
 
         if node is not None and server.own_disk is None:
             # Not now: the call that fails is still under way.
-            server.disk.halt_at(int(number), lambda: self._after("0", lose_power))
+            server.disk.halt_at(number, lambda: self._after("0", lose_power), under)
 
     def do_stumble(self, server_id: str, keep: str, number: str) -> None:
         """Crash, and once more within the start: in that one of its system calls. Then start."""

@@ -50,6 +50,10 @@ class NetworkFaults:
     """Frames of one direction may overtake each other; a TCP connection never does that."""
 
 
+def nothing(*_: str) -> None:
+    """What is done about whatever nobody waits for."""
+
+
 class Network:
     """
     All links of a cluster. Messages pass through the real codec: what arrives is never the object that was sent.
@@ -76,6 +80,8 @@ class Network:
         self._carried: Counter[int] = Counter()
         self.transfers: dict[SimulatedTransfer, None] = {}
         """The snapshots that are on their way."""
+        self.on_commit: Callable[[str, str], object] = nothing
+        """Told of the sender and the receiver of a snapshot of which all has come, and that does not count yet."""
         self._old: dict[int, list[tuple[SimulatedTransport, str, bytes]]] = {}
 
     def transport(self, server_id: str, when_awake: Callable[[Callable[[], object]], None]) -> SimulatedTransport:
@@ -234,6 +240,8 @@ class SimulatedTransport:
         self._receive: Receive = lambda sender, messages: None
         self.accept: Accept = lambda sender, offer: fail(Stopped("not started"))
         self._queued: list[tuple[str, bytes]] = []
+        self.transfers: list[SimulatedTransfer] = []
+        """The snapshots that it has sent, or tried to."""
 
     def start(self, identity: Identity, receive: Receive, met: Callable[[], None], accept: Accept) -> None:
         self._registry.us = identity

@@ -29,6 +29,8 @@ class Profile:
     seconds: float = 12.0
     servers: tuple[int, ...] = (3, 3, 3, 5)
     spares: tuple[int, ...] = (0,)
+    segment_bytes: int = 4 * 1024
+    """Of the log; small, so that there are many segments."""
     requests_per_s: float = 40.0
     burst: int = 6
     faults_per_s: float = 14.0
@@ -292,6 +294,10 @@ PROFILES = {
         at_leader=0.4,
         weights=(
             ("snapshot", 14),
+            ("slow-snapshots", 5),
+            ("fail-snapshot", 4),
+            ("halt-snapshot", 8),
+            ("garble", 2),
             ("isolate", 3),
             ("blip", 5),
             ("heal", 7),
@@ -311,9 +317,33 @@ PROFILES = {
             ("resume", 2),
         ),
     ),
+    # Snapshots that take long, and others that lead before they have arrived.
+    "laggards": Profile(
+        servers=(3, 5, 5),
+        spares=(0, 1),
+        requests_per_s=80.0,
+        faults_per_s=8.0,
+        weights=(
+            ("lag", 12),
+            ("overtake", 10),
+            ("slow-snapshots", 5),
+            ("snapshot", 2),
+            ("blip", 3),
+            ("bounce", 3),
+            ("halt-snapshot", 3),
+            ("garble", 1),
+            ("change", 3),
+            ("transfer", 3),
+            ("reset", 2),
+            ("network", 3),
+            ("heal", 3),
+            ("disk", 1),
+        ),
+    ),
     # Records of several sectors, and a crash within many of them.
     "one": Profile(
         servers=(1,),
+        segment_bytes=16 * 1024,
         requests_per_s=60.0,
         burst=30,
         weights=(

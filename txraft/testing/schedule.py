@@ -134,6 +134,8 @@ def _draw_words(rng: random.Random, profile: Profile, kind: str, who: str, ids: 
             return (who, _mostly(rng, DISKS, "fast"))
         case "fail-disk":
             return (who, rng.choice(("pwrite", "fdatasync", "fsync", "rename")), rng.choice(("EIO", "ENOSPC")))
+        case "slow-snapshots" | "fail-snapshot" | "halt-snapshot" | "garble":
+            return (who, *_draw_of_snapshots(rng, kind))
         case "change":
             return (_draw_asked(rng), *_draw_change(rng, ids))
         case "transfer" | "renew":
@@ -142,12 +144,29 @@ def _draw_words(rng: random.Random, profile: Profile, kind: str, who: str, ids: 
             return (who, rng.choice(("0.8", "1.0", "1.25")))
         case "slow-apply":
             return (who, rng.choice(("0", "0", "5", "100", "500")))
+        case "lag":
+            return (who, str(int(10 ** rng.uniform(2.3, 3.3))))
+        case "overtake":
+            return rng.choice((("cut", "3"), ("bounce", "1.3"), ("bounce", "1.3"), ("bounce", "1.6"), ("wait", "10")))
         case "strand":
             return (rng.choice(("pause", "stall", "cut")),)
         case "heal" | "reset" | "replay":
             return ()
         case _:
             return (who,)
+
+
+def _draw_of_snapshots(rng: random.Random, kind: str) -> tuple[str, ...]:
+    match kind:
+        case "slow-snapshots":
+            return (rng.choice(("0", "1", "5", "20", "100")),)
+        case "fail-snapshot":
+            call = rng.choice(("create", "pwrite", "pread", "fsync", "rename", "fsync_directory", "readdir", "unlink"))
+            return (call, rng.choice(("EIO", "ENOSPC")), str(rng.randint(1, 3)))
+        case "halt-snapshot":
+            return (rng.choice(KEEPS), str(rng.randint(1, 12)))
+        case _:
+            return (str(rng.randrange(1 << 16)),)
 
 
 def _draw_change(rng: random.Random, ids: Sequence[str]) -> tuple[str, ...]:

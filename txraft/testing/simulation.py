@@ -24,7 +24,6 @@ from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
 from txraft.testing.coverage.watch import Coverage
 from txraft.testing.endings import Endings
-from txraft.testing.faults import Faults
 from txraft.testing.machines import MachineWorkload
 from txraft.testing.open_requests import OpenRequests
 from txraft.testing.operators import KINDS, Operators
@@ -32,6 +31,7 @@ from txraft.testing.profiles import ALL, PROFILES, profile_of
 from txraft.testing.quiet import quietly
 from txraft.testing.registers import RegisterClients
 from txraft.testing.schedule import KEEPS, Action, draw
+from txraft.testing.snapshot_faults import SnapshotFaults
 from txraft.testing.workload import Workload
 
 TIMINGS = ((150, 300, 80), (50, 100, 20), (1000, 2000, 400))
@@ -149,13 +149,14 @@ class Simulation:
             heartbeat_rate=heartbeat,
             **LIMITS[options.limits],
         )
+        self.cluster.segment_bytes = profile.segment_bytes
         self.coverage = Coverage(self.cluster)
         rng = random.Random(f"schedule {options.seed} {options.profile}")
         drawn = draw(rng, profile, self.cluster.ids, self.workload.draw)
         self.schedule = list(schedule) if schedule is not None else drawn
         # Not the one that drew: a schedule that was kept goes on meaning the same when others are drawn.
         rng = random.Random(f"run {options.seed}")
-        self.faults = Faults(self.cluster, rng)
+        self.faults = SnapshotFaults(self.cluster, rng)
         self.operators = Operators()
         self._election_s = longest / 1000
         self._endings = Endings(
@@ -224,13 +225,14 @@ class Simulation:
                 self._ask(node, self.workload.draw(self._rng), lambda _: None)
 
     def _report(self, is_undecided: bool) -> Report:
+        rows = self.operators.rows | self.cluster.record.rows
         return Report(
             options=self.options,
             events=self.cluster.events,
             seconds=self.cluster.clock.now,
             faults=dict(sorted((self.faults.counts + self.cluster.network.harmed).items())),
             outcomes=dict(sorted((self.workload.outcomes.counts + self.operators.outcomes.counts).items())),
-            reached=self.coverage.reached(self.faults.counts, self.workload.outcomes.counts, self.operators.rows),
+            reached=self.coverage.reached(self.faults.counts, self.workload.outcomes.counts, rows),
             leaders=self.cluster.leader_count,
             digest=self._digest.hexdigest(),
             is_undecided=is_undecided,

@@ -38,11 +38,14 @@ class SimulatedTransfer:
     ) -> None:
         self.done: Deferred[None] = Deferred()
         self.offset = 0
+        self.has_arrived = False
+        """The sender has been told that the receiver has it."""
         self._network = network
-        self._sender = sender
-        self._receiver_id = receiver_id
+        sender.transfers.append(self)
+        self.sender = sender
+        self.receiver_id = receiver_id
         self._receiver: SimulatedTransport | None = None
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._reader = reader
         self._partial: Any = None
         self._connection = 0
@@ -50,9 +53,14 @@ class SimulatedTransfer:
         self._progress_at = network.now()
         self._connect()
 
+    @property
+    def is_wanted(self) -> bool:
+        """It has not ended yet, in one way or the other."""
+        return not self._is_over
+
     def involves(self, transport: SimulatedTransport) -> bool:
         """Whether this is one of the two processes."""
-        return transport is self._sender or transport is self._receiver
+        return transport is self.sender or transport is self._receiver
 
     def cancel(self) -> None:
         """See `ISnapshotTransfer`."""
@@ -65,13 +73,13 @@ class SimulatedTransfer:
         partial, receiver, self._partial, self._receiver = self._partial, self._receiver, None, None
         if partial is not None and receiver is not None and self._network.is_attached(receiver):
             receiver.when_awake(partial.close)
-        if self._is_over or not self._network.is_attached(self._sender):
+        if self._is_over or not self._network.is_attached(self.sender):
             self._network.transfers.pop(self, None)
         else:
-            self._network.later(RETRY_S, lambda: self._sender.when_awake(self._retry))
+            self._network.later(RETRY_S, lambda: self.sender.when_awake(self._retry))
 
     def _retry(self) -> None:
-        if self._is_over or not self._network.is_attached(self._sender):
+        if self._is_over or not self._network.is_attached(self.sender):
             return
         if self._network.now() - self._progress_at > PATIENCE_S:
             self._end(TransferFailed("it gets nowhere"))
@@ -81,6 +89,7 @@ class SimulatedTransfer:
     def _end(self, failure: TransferFailed | None = None) -> None:
         self.cancel()
         if failure is None:
+            self.has_arrived = True
             self.done.callback(None)
         else:
             self.done.errback(failure)
@@ -90,14 +99,14 @@ class SimulatedTransfer:
     def _connect(self) -> None:
         self._network.transfers[self] = None
         self._connection += 1
-        self._receiver = self._network.reached(self._sender, self._receiver_id)
+        self._receiver = self._network.reached(self.sender, self.receiver_id)
         self._to_receiver(self._offer)
 
     def _to_receiver(self, step: Callable[[], None]) -> None:
         self._carry(lambda: self._receiver, step)
 
     def _to_sender(self, step: Callable[[], None]) -> None:
-        self._carry(lambda: self._sender, step)
+        self._carry(lambda: self.sender, step)
 
     def _carry(self, to: Callable[[], SimulatedTransport | None], step: Callable[[], None]) -> None:
         connection = self._connection
@@ -106,7 +115,7 @@ class SimulatedTransfer:
             there = to()
             if connection != self._connection:
                 return
-            is_same = self._network.reached(self._sender, self._receiver_id) is self._receiver
+            is_same = self._network.reached(self.sender, self.receiver_id) is self._receiver
             if there is None or not is_same or self._network.is_unlucky():
                 self.break_off()
             else:
@@ -134,7 +143,7 @@ class SimulatedTransfer:
     def _offer(self) -> None:
         assert self._receiver is not None
         connection = self._connection
-        accepted = maybeDeferred(self._receiver.accept, self._sender.server_id, self._snapshot)
+        accepted = maybeDeferred(self._receiver.accept, self.sender.server_id, self.snapshot)
 
         def begin(partial: Any) -> Any:
             if connection != self._connection:
@@ -149,11 +158,12 @@ class SimulatedTransfer:
         self._to_sender(lambda: self._send(offset))
 
     def _append(self, offset: int, data: bytes) -> None:
-        self._network.trace(b"%s snapshot %d %s" % (self._receiver_id.encode(), offset, data))
+        self._network.trace(b"%s snapshot %d %s" % (self.receiver_id.encode(), offset, data))
         appended = maybeDeferred(self._partial.append, offset, data)
         self._answer(appended, lambda offset: self._to_sender(lambda: self._send(offset)))
 
     def _commit(self) -> None:
+        self._network.on_commit(self.sender.server_id, self.receiver_id)
         self._answer(maybeDeferred(self._partial.commit), lambda _: self._to_sender(self._end))
 
     # -- at the sender
@@ -161,7 +171,7 @@ class SimulatedTransfer:
     def _send(self, offset: int) -> None:
         if offset > self.offset:
             self.offset, self._progress_at = offset, self._network.now()
-        if offset == self._snapshot.size:
+        if offset == self.snapshot.size:
             self._to_receiver(self._commit)
             return
         connection = self._connection

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zope.interface import alsoProvides, implementer
 
 from txraft.core.invariants import require
-from txraft.images import IPreparedRestore, IRestoring
+from txraft.core.snapshot import SnapshotMeta
+from txraft.images import IPreparedRestore, IRestoring, ISnapshotImage, SnapshotWay
 from txraft.interfaces import IStateMachine
+from txraft.node.taking import TakingSettings
+
+if TYPE_CHECKING:
+    from txraft.testing.server import Server
+
+SLICE_S = TakingSettings().snapshot_slice_ms / 1000
 
 
 class Record:
@@ -19,12 +26,28 @@ class Record:
     What the machines of one cluster were given, and became.
 
     `digests` are of all that was applied up to each index, and the same on all servers.
+
+    @param new_machine: makes a machine that nothing was given yet.
+    @param judging: an invariant that is broken within this ends the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, new_machine: Callable[[], Any], judging: Callable[[], AbstractContextManager[None]]) -> None:
         self.digests: dict[int, bytes] = {}
+        self._new_machine = new_machine
+        self._judging = judging
+        self._replaying: Any = None
+        self._replayed_index = 0
+        self._replays: dict[int, bytes] = {}
+        self._metas: dict[tuple[str, int], SnapshotMeta] = {}
+        self.rows: set[str] = set()
+        """The rows of the catalogue whose situation was seen by those who look after the disks."""
         self._commands: dict[int, tuple[int, bytes]] = {}
         self._states: dict[int, bytes] = {}
+
+    @property
+    def applied_index(self) -> int:
+        """The last index of which any server's machine was given a command."""
+        return max(self._commands, default=0)
 
     def note(self, index: int, time_ms: int, command: bytes, digest: bytes) -> bool:
         """False if another server was given something else, here or before."""
@@ -36,43 +59,69 @@ class Record:
         digest = _digest(chunks)
         return self._states.setdefault(index, digest) == digest
 
-    def is_replayed(self, machine: Any, index: int, chunks: Sequence[bytes]) -> bool:
-        """Whether a machine that has just been made comes to this state by all commands up to `index`."""
-        for at, (time_ms, command) in sorted(self._commands.items()):
-            if at <= index:
-                machine.apply(at, [command], time_ms)
-        return _digest(machine.snapshot()) == _digest(chunks)
+    def require(self, holds: bool, what: str, *facts: object) -> None:
+        """:raises InvariantBroken: it does not hold; that ends the run, whoever catches it."""
+        with self._judging():
+            require(holds, what, *facts)
+
+    def note_snapshot(self, meta: SnapshotMeta) -> bool:
+        """False if another server of the cluster has a snapshot of this index that stands for something else."""
+        return self._metas.setdefault((meta.cluster_id, meta.last_index), meta) == meta
+
+    def is_image(self, last_index: int, chunks: Sequence[bytes]) -> bool:
+        """Whether a snapshot's chunks are what a witness writes that was given all commands up to `last_index`."""
+        index, digest, *state = chunks
+        expected = max((at for at in self._commands if at <= last_index), default=0)
+        is_same = int(index) == expected and self.digests.get(expected, b"") == digest
+        return is_same and self.is_replayed(expected, state)
+
+    def is_replayed(self, index: int, chunks: Sequence[bytes]) -> bool:
+        """Whether this is the state to which all commands up to `index` lead, from the first one on."""
+        if index not in self._replays:
+            self._replays[index] = self._replay(index)
+        return self._replays[index] == _digest(chunks)
+
+    def _replay(self, index: int) -> bytes:
+        """Mostly it goes on where the last one has ended."""
+        if self._replaying is None or self._replayed_index > index:
+            self._replaying, self._replayed_index = self._new_machine(), 0
+        for at in sorted(at for at in self._commands if self._replayed_index < at <= index):
+            time_ms, command = self._commands[at]
+            self._replaying.apply(at, [command], time_ms)
+        self._replayed_index = index
+        return _digest(self._replaying.snapshot())
 
 
 def _digest(chunks: Sequence[bytes]) -> bytes:
     return hashlib.blake2b(b"".join(b"%d %b" % (len(chunk), chunk) for chunk in chunks), digest_size=16).digest()
 
 
-@implementer(IStateMachine)
+@implementer(IStateMachine, ISnapshotImage)
 class Witness:
     """
     Between the node and the machine. Its snapshots say what was applied, so that it goes on from there when restored.
     It is prepared for that if the machine can be.
 
+    :ivar snapshot_way: see `ISnapshotImage`.
     :ivar index: the last command's that the machine has applied; 0 before the first.
     """
 
     def __init__(
         self,
-        machine: Any,
-        server_id: str,
+        server: Server,
         record: Record,
-        applying: Callable[[], None],
         judging: Callable[[], AbstractContextManager[None]],
+        snapshot_way: SnapshotWay,
     ) -> None:
+        self.snapshot_way = snapshot_way
+        self._server = server
         self.index = 0
-        self._machine = machine
+        self._machine = server.machine
         self._judging = judging
-        self._server_id = server_id
+        self._server_id = server.server_id
         self._record = record
         self._digest = b""
-        self._applying = applying
-        if IPreparedRestore.providedBy(machine):
+        if IPreparedRestore.providedBy(server.machine):
             alsoProvides(self, IPreparedRestore)
 
     def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[object]:
@@ -84,7 +133,7 @@ class Witness:
                 require(index > self.index, "applied twice", self._server_id, index, self.index)
                 require(is_same, "State Machine Safety", self._server_id, index, command)
             self.index = index
-        self._applying()
+        self._server.be_busy(self._server.apply_seconds)
         with self._judging():
             results: Sequence[object] = self._machine.apply(first_index, commands, time_ms)
         return results
@@ -98,6 +147,25 @@ class Witness:
             chunks: Sequence[bytes] = self._machine.snapshot()
             self._check_state(chunks)
         return [b"%d" % self.index, self._digest, *chunks]
+
+    def image(self) -> Iterator[bytes]:
+        """All of it is made now, and takes its time when it is asked for: later changes do not show."""
+        return self._in_time(self.snapshot())
+
+    def _in_time(self, chunks: Sequence[bytes]) -> Iterator[bytes]:
+        """A server is kept from everything else for a slice of time, and for as long as one chunk takes."""
+        server, turn, busy_s = self._server, None, 0.0
+        assert server.clock is not None, server.server_id
+        for chunk in chunks:
+            if server.clock.turn != turn:
+                if turn is not None and server.chunk_seconds:
+                    self._record.rows.add("S12")
+                turn, busy_s = server.clock.turn, 0.0
+            is_bounded = busy_s <= SLICE_S + 1e-6
+            self._record.require(is_bounded, "a snapshot keeps a server from all else", server.server_id, busy_s)
+            server.be_busy(server.chunk_seconds)
+            busy_s += server.chunk_seconds * server.clock.rate
+            yield chunk
 
     def restore(self, chunks: Sequence[bytes]) -> None:
         index, digest, *state = chunks
@@ -121,11 +189,11 @@ class Witness:
         is_same = self._record.note_state(self.index, chunks)
         require(is_same, "a snapshot and the log behind it are not what the whole log is", self._server_id, self.index)
 
-    def check(self, machine: Any) -> None:
+    def check(self) -> None:
         """The state is that of a new machine to which the whole log was given."""
         with self._judging():
             chunks = self._machine.snapshot()
-            is_replayed = self._record.is_replayed(machine, self.index, chunks)
+            is_replayed = self._record.is_replayed(self.index, chunks)
             require(is_replayed, "the state is not what a replay of the log leads to", self._server_id, self.index)
 
 

@@ -58,8 +58,24 @@ SITUATIONS = {
     "M14": "a server voted for one that it did not know to be a member, or did not know that it is a voter itself",
     "M15": "a leader was elected by a joint membership",
     "M16": "a server of another cluster was started in one's place",
+    "M18": "a snapshot came with a membership that had been replaced, and the change committed, meanwhile",
     "M19": "a member's address was changed",
     "M20": "a change was asked for that was made already",
+    "S01": "a server started whose log begins right behind its snapshot",
+    "S02": "a snapshot came whose last entry was in the receiver's log, uncommitted, with more behind it",
+    "S03": "a snapshot came that was older than what its receiver had committed",
+    "S04": "a snapshot of an earlier term came to a server that had voted",
+    "S05": "a server started with a membership that only its snapshot has",
+    "S06": "a snapshot was offered to a server that had part of another one",
+    "S07": "a server died when a snapshot had its name, and that was not durable",
+    "S08": "commands were applied between the image of a machine and the moment when its snapshot counted",
+    "S09": "a leader had a newer snapshot than one that it was sending",
+    "S10": "a leader forgot what somebody needed to whom it sent a snapshot, as that was too much",
+    "S11": "a server started that found its newest snapshot damaged",
+    "S12": "a snapshot took so long to make that it was made in several slices of time",
+    "S13": "a server was given a second snapshot in place of its log",
+    "S14": "a server started that had died while it wrote a snapshot",
+    "S15": "a leader died or gave up while it sent a snapshot",
     "C01": "a leader that had a successor was asked to read",
     "C02": "a leader was asked to read before it had committed an entry of its term",
     "C03": "an answer to an earlier round came while reads waited for a newer one",
@@ -88,9 +104,17 @@ SITUATIONS = {
 }
 """By row: what the runs together must have seen."""
 
-_SNAPSHOTS = (
-    "simulated servers take, send and install snapshots; which of these situations a run has had, is not told yet"
-)
+IN_PART = {
+    "S02": "the rule for one server at a time: tests/test_core_snapshots.py",
+    "S06": "what is still under way on a connection that was replaced: tests/test_snapshot_links.py",
+    "S08": "a simulated child has done its job at once; that a real one has the memory of its moment, what it "
+    "inherits, and what becomes of it when it hangs: tests/test_forking.py, tests/test_many_forks.py",
+    "S11": "each byte of a file: tests/test_snapshot_format.py",
+    "S12": "how long a fork, a slice and a chunk really take: tests/test_taking.py, benchmarks/snapshots.py",
+    "S14": "a crash at each call, and a failure of each: tests/test_snapshot_store.py, tests/test_compaction.py",
+}
+"""By row: what runs cannot say about it, and who does."""
+
 _SESSIONS = "there are no client sessions yet"
 _SOCKETS = "sockets and their peers: the network of the simulation carries whole frames between servers of ours"
 _FILES = "a disk that somebody or another release has put together: the unit tests make each of these"
@@ -103,8 +127,6 @@ OUTSIDE = {
     "M12": "operators ask as function calls do, and what a server had sent before it was removed arrives nowhere after "
     "that, as hands must be shaken again: on true links tests/test_peer_identity.py asks",
     "M17": "recovering and restoring are for servers that do not run: the unit tests do both, and meet who was removed",
-    "M18": _SNAPSHOTS,
-    **dict.fromkeys([f"S{number:02}" for number in range(1, 16)], _SNAPSHOTS),
     "C05": "there are no leases",
     "C06": "there are no leases",
     "C07": _SESSIONS,

@@ -19,7 +19,7 @@ from txraft.core.messages import (
 )
 from txraft.core.quorum import committed_index
 from txraft.core.ready import Ready
-from txraft.testing.coverage import changes
+from txraft.testing.coverage import changes, snapshots
 from txraft.testing.coverage.step import ProgressBefore, Step
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def of_leadership(watch: Watch) -> Iterator[str]:
 
 def of_following(watch: Watch, term: int) -> Iterator[str]:
     """A server is about to be a follower in `term`."""
+    yield from snapshots.of_following(watch)
     raft = watch.raft
     if isinstance(raft.role, Candidate | Leader) and raft.write_age_ticks is not None:
         yield "E18"
@@ -216,6 +217,7 @@ def of_written(watch: Watch, last_index: int, last_term: int) -> Iterator[str]:
 def of_start(watch: Watch, is_cut: bool) -> Iterator[str]:
     """A process has recovered what its disk holds; `is_cut`: it wrote to the log for that."""
     yield from changes.of_start(watch)
+    yield from snapshots.of_start(watch)
     log = watch.raft.log
     if log.last_index < watch.past.commit_index:
         yield "R17"
@@ -227,13 +229,14 @@ def of_start(watch: Watch, is_cut: bool) -> Iterator[str]:
 
 def of_crash(watch: Watch) -> Iterator[str]:
     """A process is about to die; it may have stopped itself before."""
+    yield from snapshots.of_crash(watch)
     raft, node = watch.raft, watch.server.node
     if raft.log.last_index > raft.log.durable_index:
         if isinstance(raft.role, Follower):
             yield "R13"
         if raft.membership.members == (raft.server_id,):
             yield "R18"
-    if watch.server.disk.has_unsynced_names:
+    if watch.server.disk.has_unsynced_names():
         yield "D02"
     if node is not None and node.failure is not None:
         yield "D01" if "sync failed" in str(node.failure) else "D08"

@@ -18,8 +18,9 @@ from txraft.core.raft import Raft
 from txraft.core.ready import Persist, Ready
 from txraft.core.reconfiguration import PATIENCE
 from txraft.core.role import Role
+from txraft.core.snapshot import SnapshotMeta
 from txraft.testing.cluster import Cluster
-from txraft.testing.coverage import situations
+from txraft.testing.coverage import situations, snapshots
 from txraft.testing.coverage.cells import cells_of
 from txraft.testing.coverage.step import Step
 from txraft.testing.disk import FakeDisk
@@ -138,6 +139,7 @@ class Watch:
     :ivar votes: whom it has voted for, by term.
     :ivar spoken_to: the following during which somebody spoke whom it did not follow, since its timer began.
     :ivar has_overslept: it was a leader, and paused, when another was elected.
+    :ivar installs: how many snapshots of others have taken the place of its log.
     :ivar writing: the write that is under way; `is_replacing` if it replaces entries that were written before.
     """
 
@@ -152,6 +154,7 @@ class Watch:
         self.spoken_to: Role | None = None
         self.has_overslept = False
         self.writing: Persist | None = None
+        self.installs = 0
         self.is_replacing = False
         self._written_index = self.raft.log.durable_index
         self._hand_over_ticks = 0
@@ -171,6 +174,7 @@ class Watch:
         self._replace(raft, "become_leader", self._on_leadership)
         self._replace(raft, "become_follower", self._on_following)
         self._replace(log, "made_durable", self._on_made_durable)
+        self._replace(raft.snapshots, "install", self._on_install)
 
     @staticmethod
     def _replace(owner: object, name: str, hook: Callable[..., Any]) -> None:
@@ -220,6 +224,12 @@ class Watch:
         self.writing = None
         self.coverage.note(situations.of_written(self, last_index, last_term))
         inner(last_index, last_term)
+
+    def _on_install(self, inner: Callable[[SnapshotMeta], bool], meta: SnapshotMeta) -> bool:
+        self.coverage.note(snapshots.of_install(self, meta))
+        is_installed = inner(meta)
+        self.installs += is_installed
+        return is_installed
 
     def _on_pre_candidacy(self, inner: Callable[[], None]) -> None:
         self._require_may_stand()
