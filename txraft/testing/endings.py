@@ -9,6 +9,7 @@ from txraft.core.change import Change
 from txraft.core.invariants import require
 from txraft.core.membership import Membership
 from txraft.core.raft import Raft
+from txraft.core.reconfiguration import FAREWELL
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
 from txraft.testing.schedule import DISKS, NETWORKS
@@ -74,6 +75,7 @@ class Endings:
         self._require_calm()
         self._require_farewells()
         self._bring_in_everybody()
+        self._remove_one_that_is_away()
         self._is_supervised = False
         members = self._members()
         self._workload.check_agreement({server_id: cluster.servers[server_id].machine for server_id in members})
@@ -122,6 +124,24 @@ class Endings:
         has_come = bool(outcome) and isinstance(outcome[0], Membership)
         require(has_come, "who is asked in does not come within", limit_s, strangers, *outcome)
         self._require_agreement()
+
+    def _remove_one_that_is_away(self) -> None:
+        """When it comes back, nobody reminds it any more of its own accord. Pitfalls M09."""
+        leader, limit_s = self._cluster.leader(), COMMIT_WITHIN * self._election_s
+        if leader is None or leader.raft is None or len(leader.raft.membership.voters) < 3:
+            return
+        away = self._rng.choice(
+            [other for other in leader.raft.membership.voters if other != leader.settings.server_id]
+        )
+        self._cluster.crash(away, keep="all")
+        outcome: list[object] = []
+        leader.change_membership(Change(removed=(away,))).addBoth(outcome.append)
+        self._cluster.run_until(lambda: bool(outcome), limit_s)
+        is_gone = bool(outcome) and isinstance(outcome[0], Membership)
+        require(is_gone, "a server that is away is not removed within", limit_s, away, *outcome)
+        self._cluster.run((FAREWELL + 1) * self._election_s)
+        self._cluster.start(away)
+        self._require_farewells()
 
     def _members(self) -> dict[str, Raft]:
         """The servers of the membership that the newest leader has in force; all of them run."""
