@@ -66,7 +66,9 @@ class Forgetting:
         is_there = log.first_index < stop_index and newest_index <= raft.applied_index
         held_bytes = log.bytes_between(log.first_index, stop_index) if is_there else 0
         is_bounded = held_bytes <= (raft.settings.max_held_bytes if leader is not None else 0)
-        if is_bounded or node is None or node.failure is not None or clock is None:
+        # It may not run, or another one with another disk in its place: then no time passes for it.
+        is_idle = node is None or node.raft is not raft or node.failure is not None
+        if is_bounded or is_idle or clock is None:
             self._overdue_from = None
             return
         if self._overdue_from is None:
