@@ -211,6 +211,20 @@ class TestInstall:
         tick(server, 2 * TIMEOUT)
         assert (server.role.name, server.term) == ("follower", 3)
 
+    def test_who_stood_until_its_removal_is_known_to_be_committed_stands_no_more(self):
+        """M09: all that the snapshot holds is here, and yet it tells something."""
+        server = make_server(term=3, voters="1,2,3", log="2:{2,3} 2:a")
+        tick(server, TIMEOUT)
+        assert server.role.name == "pre-candidate"
+        assert not server.snapshots.install(snapshot(3, 2, voters="2,3", membership_index=2))
+        assert (server.role.name, server.commit_index) == ("follower", 3)
+
+    def test_who_stands_and_has_all_of_it_goes_on(self):
+        server = make_server(term=3, log="2:a")
+        tick(server, TIMEOUT)
+        assert not server.snapshots.install(snapshot(2, 2))
+        assert (server.role.name, server.commit_index) == ("pre-candidate", 2)
+
     def test_term_and_vote_stay(self):
         """S04."""
         follower = make_server(term=3, voted_for="2")

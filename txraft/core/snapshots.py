@@ -78,9 +78,9 @@ class Snapshots:
             raft.void_write()
             raft.memberships = memberships
             raft.commit_index = raft.applied_index = snapshot.last_index
-            if not isinstance(raft.role, Follower):
-                # It stood as a voter of the membership that is gone; whether it is one, only the new one says.
-                raft.become_follower(raft.term, None)
+        if not isinstance(raft.role, Follower) and not (is_here and raft.may_campaign):
+            # It stood as a voter of a membership that is gone, or that is known now to be followed by another.
+            raft.become_follower(raft.term, None)
         if isinstance(raft.role, Follower):
             raft.role.prove(snapshot.last_index)
         return not is_here

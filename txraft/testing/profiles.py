@@ -29,8 +29,6 @@ class Profile:
     seconds: float = 12.0
     servers: tuple[int, ...] = (3, 3, 3, 5)
     spares: tuple[int, ...] = (0,)
-    segment_bytes: int = 4 * 1024
-    """Of the log; small, so that there are many segments."""
     requests_per_s: float = 40.0
     burst: int = 6
     faults_per_s: float = 14.0
@@ -343,7 +341,6 @@ PROFILES = {
     # Records of several sectors, and a crash within many of them.
     "one": Profile(
         servers=(1,),
-        segment_bytes=16 * 1024,
         requests_per_s=60.0,
         burst=30,
         weights=(

@@ -47,7 +47,7 @@ LIMITS: tuple[dict[str, Any], ...] = (
         "stop_timeout": 50,
         "snapshot_log_bytes": 1000,
         "snapshot_ratio": 1,
-        "snapshot_hold_bytes": 3000,
+        "snapshot_hold_bytes": 1000,
         "log_keep_entries": 7,
     },
 )
@@ -149,7 +149,6 @@ class Simulation:
             heartbeat_rate=heartbeat,
             **LIMITS[options.limits],
         )
-        self.cluster.segment_bytes = profile.segment_bytes
         self.coverage = Coverage(self.cluster)
         rng = random.Random(f"schedule {options.seed} {options.profile}")
         drawn = draw(rng, profile, self.cluster.ids, self.workload.draw)
