@@ -24,6 +24,7 @@ from core_text import (
     tick,
 )
 
+from txraft.core.change import Change
 from txraft.core.errors import InvalidMessage
 from txraft.core.log import EntryKind, EntryRun, Log
 from txraft.core.messages import AppendEntriesResponse, HardState, PreVoteResponse
@@ -405,6 +406,24 @@ class TestLeader:
             leader.leader().sending.begun("3", 5)
             leader.leader().sending.failed("3")
         assert leader.leader().sending.held_index is None
+
+    def test_a_new_server_that_no_snapshot_reaches_is_not_waited_for(self):
+        """M13: it answers, and each time something else than its silence keeps it from having what it needs."""
+        leader = leader_without_a_log()
+        answer(leader, "2", leader.log.last_index)
+        leader.leader().reconfiguration.begin(Change(voters=("4",)))
+        for _ in range(ATTEMPTS):
+            assert leader.membership.next_voters == ("1", "2", "3", "4")
+            for _ in range(2 * TIMEOUT):
+                tick(leader)
+                answer(leader, "2", leader.log.last_index)
+                leader.step("4", AppendEntriesResponse(2, 0, 0, True, leader.log.last_index, 0, 0))
+                flush(leader)
+            leader.leader().sending.begun("4", 5)
+            leader.leader().sending.failed("4")
+        flush(leader)
+        assert show_membership(leader.membership) == "1,2,3"
+        assert leader.leader().reconfiguration.failure == "4 could not catch up: no snapshot reaches it"
 
     def test_what_was_sent_and_is_never_acknowledged_is_given_up(self):
         """S09: the answer may have been lost with the receiver's state."""

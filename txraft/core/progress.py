@@ -29,6 +29,7 @@ class Progress:
         "in_flight_bytes",
         "is_active",
         "is_probing_silence",
+        "lost_snapshots",
         "match_index",
         "next_index",
         "probe_age_ticks",
@@ -51,6 +52,8 @@ class Progress:
         """Ticks since it was last heard from in this leadership."""
         self.stalled_ticks = 0
         """Ticks since `match_index` moved, while the peer lacks something."""
+        self.lost_snapshots = 0
+        """Attempts since one reached it."""
         self.probe_age_ticks: int | None = None
         """PROBE: ticks since the outstanding request was sent; None if there is none."""
         self.is_probing_silence = False

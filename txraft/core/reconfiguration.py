@@ -16,6 +16,7 @@ from txraft.core.change import Change, ChangeRefused, ChangeUnderWay, TooEarly
 from txraft.core.membership import Membership
 from txraft.core.messages import TimeoutNow
 from txraft.core.progress import Progress, ReplicationState
+from txraft.core.sending import ATTEMPTS
 
 if TYPE_CHECKING:
     from txraft.core.leader import Leader
@@ -58,8 +59,10 @@ class CatchUp:
             self.round += not self.is_done
             self.goal_index, self._ticks = last_index, 0
 
-    def problem(self, rounds: int, election_ticks: int) -> str | None:
+    def problem(self, rounds: int, election_ticks: int, lost_snapshots: int) -> str | None:
         """Why this leads nowhere; None as long as it may."""
+        if lost_snapshots >= ATTEMPTS:
+            return "no snapshot reaches it"
         if self._idle_ticks >= PATIENCE * election_ticks:
             return (
                 f"it has nothing new for {PATIENCE} election timeouts: entry {self._match_index} of {self.goal_index}"
@@ -197,7 +200,8 @@ class Reconfiguration:
             catch_up.advance(progress[server_id].match_index, raft.log.last_index, election_ticks)
         slow = [server_id for server_id, catch_up in self.catching_up.items() if not catch_up.is_done]
         for server_id in slow:
-            problem = self.catching_up[server_id].problem(raft.settings.catch_up_rounds, election_ticks)
+            lost_snapshots = progress[server_id].lost_snapshots
+            problem = self.catching_up[server_id].problem(raft.settings.catch_up_rounds, election_ticks, lost_snapshots)
             if problem is not None:
                 self.failure = f"{server_id} could not catch up: {problem}"
                 self._append(changes.abandoned(raft.membership))

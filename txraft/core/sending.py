@@ -29,14 +29,13 @@ class _Transfer:
     might need the next snapshot at once, and so on for ever.
     """
 
-    __slots__ = ("failures", "goal_index", "index", "rest_ticks", "sent_ticks")
+    __slots__ = ("goal_index", "index", "rest_ticks", "sent_ticks")
 
     def __init__(self) -> None:
         self.index: int | None = None
         self.sent_ticks: int | None = None
         """Ticks since all of it was sent; None before that."""
         self.goal_index: int | None = None
-        self.failures = 0
         self.rest_ticks = 0
         """Until it is tried again."""
 
@@ -80,6 +79,7 @@ class SnapshotSending:
         if progress.state is ReplicationState.SNAPSHOT and progress.next_index > self._raft.log.base_index:
             progress.end_snapshot()
             transfer.goal_index, transfer.sent_ticks = self._raft.log.last_index, None
+            progress.lost_snapshots = 0
         if transfer.goal_index is not None and progress.match_index >= transfer.goal_index:
             del self._transfers[server_id]
 
@@ -95,6 +95,7 @@ class SnapshotSending:
             if progress is None:
                 del self._transfers[server_id]
             elif max(progress.silent_ticks, progress.stalled_ticks, transfer.sent_ticks or 0) >= patience_ticks:
+                progress.lost_snapshots += ATTEMPTS
                 self._give_up(server_id)
 
     @property
@@ -145,12 +146,12 @@ class SnapshotSending:
 
     def failed(self, server_id: str) -> None:
         """It did not arrive. After a rest it is tried again; until then, too, the log is kept."""
-        transfer = self._transfers.get(server_id)
-        if transfer is None:
+        transfer, progress = self._transfers.get(server_id), self._progress.get(server_id)
+        if transfer is None or progress is None:
             return
-        transfer.failures += 1
         transfer.sent_ticks, transfer.rest_ticks = None, self._raft.settings.max_election_ticks
-        if transfer.failures >= ATTEMPTS:
+        progress.lost_snapshots += 1
+        if progress.lost_snapshots % ATTEMPTS == 0:
             self._give_up(server_id)
 
     def _give_up(self, server_id: str) -> None:
