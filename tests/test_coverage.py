@@ -241,7 +241,7 @@ def test_no_change_waits_for_ever_for_a_new_server(monkeypatch, is_given_up):
     outcome = []
     watched.leader.change_membership(Change(voters=("s4",))).addBoth(outcome.append)
     if not is_given_up:
-        monkeypatch.setattr(CatchUp, "problem", lambda catch_up, rounds, election_ticks: None)
+        monkeypatch.setattr(CatchUp, "problem", lambda catch_up, rounds, election_ticks, lost_snapshots: None)
     watched.cluster.run(5)
     if is_given_up:
         assert "could not catch up" in str(outcome[0].value)

@@ -13,7 +13,7 @@ from txraft.testing.operators import check_made
 from txraft.testing.schedule import parse_schedule
 from txraft.testing.simulation import Options, Simulation
 
-CALM = Options(seed=3, profile="removals", size=3, ending="agreement", timing=0, limits=0, spares=1)
+CALM = Options(seed=3, profile="removals", size=3, ending="safety", timing=0, limits=0, spares=1)
 
 
 def run(*lines: str) -> tuple[Simulation, dict[str, int]]:
