@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -34,3 +35,10 @@ def shell(tmp_path: pathlib.Path) -> Shell:
     """Carries out the lines of README.md, in a directory that has raft.conf."""
     shutil.copy(ROOT / "raft.conf", tmp_path)
     return make_shell(tmp_path)
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    """What a test has started, and is stopped at its end."""
+    with contextlib.ExitStack() as stack:
+        yield stack

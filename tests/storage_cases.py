@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from twisted.internet.task import Clock
 
 from txraft.core.log import EntryKind, EntryRun
 from txraft.core.messages import HardState
+from txraft.errors import StorageError
 from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
 from txraft.testing.disk import FakeDisk
@@ -137,3 +140,30 @@ def found(recovered):
 def allowed(acknowledged, attempted):
     """What may be found after a crash: the state is written before the log."""
     return [acknowledged, (attempted[0], acknowledged[1]), attempted]
+
+
+def count_calls(make: Callable[[], Any], work: Callable[[Any], object]) -> int:
+    """How many system calls `work` makes of a server on a fake disk."""
+    server = make()
+    before = server.disk.calls.total()
+    work(server)
+    return server.disk.calls.total() - before
+
+
+def with_each_call_failing(
+    make: Callable[[], Any], work: Callable[[Any], object], error: int
+) -> Iterator[tuple[Any, str, bool]]:
+    """For each call that `work` makes: a server for which that one failed, its name, and whether `work` said so."""
+    sample = make()
+    before = sample.disk.calls.copy()
+    work(sample)
+    for call, count in sorted((sample.disk.calls - before).items()):
+        for number in range(1, count + 1):
+            server = make()
+            server.disk.fail(call, number, error)
+            try:
+                work(server)
+            except StorageError:
+                yield server, call, True
+            else:
+                yield server, call, False

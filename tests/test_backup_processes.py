@@ -5,20 +5,13 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import re
-from collections.abc import Iterator
 
 import pytest
 from processes import RAFTCTL, converse, free_ports, run, wait_until
+from real_servers import Server, Writer
 from test_grow import Cluster, server_id
-from test_kill import Server, Writer
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture
-def stack() -> Iterator[contextlib.ExitStack]:
-    with contextlib.ExitStack() as stack:
-        yield stack
 
 
 def missing_in(server: Server, numbers: list[int]) -> list[int]:

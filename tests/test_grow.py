@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from processes import RAFTCTL, RECONFIGURE, free_ports, run, started, wait_until
-from test_kill import Server, Writer, assert_all_is_there
+from real_servers import Server, Writer, assert_all_is_there
 
 pytestmark = pytest.mark.process
 

@@ -8,13 +8,12 @@ import json
 import pathlib
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from http_support import Answer, check
 from processes import DEADLINE_S, TWISTD, free_ports, run, started, terminate, wait_until
-from test_kill import Server
+from real_servers import Server
 
 pytestmark = pytest.mark.process
 
@@ -65,12 +64,6 @@ class Admin(Server):
         except OSError:
             return {"role": "not there"}
         return found
-
-
-@pytest.fixture
-def stack() -> Iterator[contextlib.ExitStack]:
-    with contextlib.ExitStack() as stack:
-        yield stack
 
 
 def start_all(stack: contextlib.ExitStack, *servers: Admin) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 from processes import DEADLINE_S, RAFTCTL, ask, environment, free_ports, wait_until
+from real_servers import Server
 from test_grow import TIMINGS, Cluster, ids, server_id, succeeded
-from test_kill import Server
 
 pytestmark = pytest.mark.process
 

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 
 import pytest
 from processes import RAFTCTL, environment, free_ports, terminate, wait_until
+from real_servers import Server, leader_of
 from test_grow import TIMINGS, Cluster, server_id, succeeded
-from test_kill import Server
 
 from txraft.machines.kv_encoding import GET_PREFIX
 
@@ -191,10 +191,24 @@ def adding(cluster: Cluster, server: Server, at: list[Server]) -> Iterator[subpr
         process.wait()
 
 
-def leader_of(servers: list[Server]) -> Server:
-    found: list[Server] = []
-    wait_until(lambda: found.extend(one for one in servers if one.is_leader) or found, "a leader", PATIENCE_S)
-    return found[0]
+def bring_back(cluster: Cluster, wiped: Server, others: list[Server], load: Load) -> None:
+    """Add it again, with its empty disk, while `load` goes on; kill it, and then the sender, in the midst of that."""
+    wiped.start(cluster.stack)
+    with adding(cluster, wiped, others):
+        wait_until(lambda: partial_bytes(wiped), "a snapshot is on its way", PATIENCE_S)
+        wiped.kill()
+        wiped.start(cluster.stack)
+        before = partial_bytes(wiped)
+        wait_until(lambda: partial_bytes(wiped) > before, "it goes on", PATIENCE_S)
+        sender = leader_of(others, PATIENCE_S)
+        sender.kill()
+        sender.start(cluster.stack)
+        leader_of(others, PATIENCE_S)
+    # Whatever came of the first request: it says what shall be, and can be repeated.
+    with adding(cluster, wiped, others) as request:
+        goal = load.done + 1
+        assert request.wait(PATIENCE_S) == 0
+        wait_until(lambda: load.done >= goal, "the writes have gone on", PATIENCE_S)
 
 
 def test_a_large_state_keeps_the_disk_bounded_and_reaches_a_wiped_server_through_kill_9(cluster: Cluster) -> None:
@@ -202,7 +216,7 @@ def test_a_large_state_keeps_the_disk_bounded_and_reaches_a_wiped_server_through
     ports = free_ports(3)
     members = ",".join(f"127.0.0.1:{port}" for port in ports)
     servers = [cluster.start(rpc_port=port, timings=(*SETTINGS, f"servers={members}")) for port in ports]
-    leader = leader_of(servers)
+    leader = leader_of(servers, PATIENCE_S)
     load, sizes = Load(servers), Sizes(servers)
     wait_until(lambda: load.passes >= 2, "all keys are there", PATIENCE_S)
 
@@ -212,26 +226,11 @@ def test_a_large_state_keeps_the_disk_bounded_and_reaches_a_wiped_server_through
     wiped.kill()
     shutil.rmtree(wiped.directory / "raft-data")
     succeeded(cluster.raftctl("remove", server_id(wiped), at=leader))
-    wiped.start(cluster.stack)
-    with adding(cluster, wiped, others):
-        wait_until(lambda: partial_bytes(wiped), "a snapshot is on its way", PATIENCE_S)
-        wiped.kill()
-        wiped.start(cluster.stack)
-        before = partial_bytes(wiped)
-        wait_until(lambda: partial_bytes(wiped) > before, "it goes on", PATIENCE_S)
-        sender = leader_of(others)
-        sender.kill()
-        sender.start(cluster.stack)
-        leader = leader_of(others)
-    # Whatever came of the first request: it says what shall be, and can be repeated.
-    with adding(cluster, wiped, others) as request:
-        goal = load.done + 1
-        assert request.wait(PATIENCE_S) == 0
-        wait_until(lambda: load.done >= goal, "the writes have gone on", PATIENCE_S)
+    bring_back(cluster, wiped, others, load)
 
     load.pass_s = PASS_S
     last_pass = load.finish()
-    leader = leader_of(servers)
+    leader = leader_of(servers, PATIENCE_S)
     applied = cluster.status(leader)["applied_index"]
     wait_until(
         lambda: all(cluster.status(server)["applied_index"] >= applied for server in servers),

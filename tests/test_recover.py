@@ -10,7 +10,7 @@ import random
 import attrs
 import pytest
 from core_text import membership
-from storage_cases import Server, entries, run
+from storage_cases import Server, count_calls, entries, run, with_each_call_failing
 from test_reconfiguration import decided, outcome
 
 from txraft.admin.raftctl import main
@@ -170,13 +170,6 @@ def judge(server):
     return is_new, after.identity.cluster_id
 
 
-def count_calls():
-    server = Survivor()
-    before = server.disk.calls.total()
-    server.recover()
-    return server.disk.calls.total() - before
-
-
 def test_a_recovery_is_durable():
     server = Survivor()
     server.recover()
@@ -189,7 +182,7 @@ def test_a_crash_at_any_call_leaves_the_old_server_or_the_new_cluster(keep):
     """D02, D10."""
     outcomes = set()
     for seed in range(6 if keep == "some" else 1):
-        for point in range(1, count_calls() + 1):
+        for point in range(1, count_calls(Survivor, Survivor.recover) + 1):
             server = Survivor(seed)
             server.disk.halt_at(point)
             # At the end it only lets go of the files.
@@ -203,20 +196,11 @@ def test_a_crash_at_any_call_leaves_the_old_server_or_the_new_cluster(keep):
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 def test_a_failing_disk_leaves_the_old_server_or_the_new_cluster(error):
     """D01, D08."""
-    sample = Survivor()
-    before = sample.disk.calls.copy()
-    sample.recover()
     failed = 0
-    for call, count in sorted((sample.disk.calls - before).items()):
-        for number in range(1, count + 1):
-            server = Survivor()
-            server.disk.fail(call, number, error)
-            try:
-                server.recover()
-            except StorageError:
-                failed += 1
-            server.crash()
-            judge(server)
+    for server, _, is_told in with_each_call_failing(Survivor, Survivor.recover, error):
+        failed += is_told
+        server.crash()
+        judge(server)
     assert failed > 10
 
 

@@ -8,7 +8,7 @@ import os
 
 import pytest
 from snapshot_cases import CHUNKS, encoded, meta, payloads_of
-from storage_cases import DATA_DIR, LOG, SNAPSHOTS, STATE, Server
+from storage_cases import DATA_DIR, LOG, SNAPSHOTS, STATE, Server, count_calls, with_each_call_failing
 from test_reconfiguration import decided, outcome
 
 from txraft.admin.raftctl import main
@@ -159,18 +159,11 @@ def test_a_backup_that_is_damaged_in_the_meantime_leaves_nothing():
 # -- on a disk that crashes and fails
 
 
-def count_calls():
-    server = NewServer()
-    before = server.disk.calls.total()
-    server.restore()
-    return server.disk.calls.total() - before
-
-
 @pytest.mark.parametrize("keep", ["none", "some", "all"])
 def test_a_crash_at_any_call_leaves_nothing_that_starts_or_the_whole(keep):
     """D02, S07."""
     outcomes = []
-    count = count_calls()
+    count = count_calls(NewServer, NewServer.restore)
     assert count > 40
     for seed in range(8 if keep == "some" else 1):
         for point in range(1, count + 1):
@@ -188,7 +181,7 @@ def test_a_crash_at_any_call_leaves_nothing_that_starts_or_the_whole(keep):
 def test_once_something_of_the_backup_is_there_no_server_starts_before_all_of_it_is(keep):
     """Else one would start with nothing, where its operator expects the state of the backup."""
     outcomes = []
-    for point in range(1, count_calls() + 1):
+    for point in range(1, count_calls(NewServer, NewServer.restore) + 1):
         server = NewServer()
         server.disk.halt_at(point)
         with contextlib.suppress(Halted):
@@ -202,22 +195,13 @@ def test_once_something_of_the_backup_is_there_no_server_starts_before_all_of_it
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 def test_a_failing_disk_leaves_nothing_that_starts_or_the_whole(error):
     """D01, D08: and what was made is removed, so that it can be done again."""
-    sample = NewServer()
-    before = sample.disk.calls.copy()
-    sample.restore()
     failed = 0
-    for call, count in sorted((sample.disk.calls - before).items()):
-        for number in range(1, count + 1):
-            server = NewServer()
-            server.disk.fail(call, number, error)
-            try:
-                server.restore()
-            except StorageError:
-                failed += 1
-                if call != "close":
-                    assert is_as_before(server), (call, number)
-            server.crash()
-            judge(server)
+    for server, call, is_told in with_each_call_failing(NewServer, NewServer.restore, error):
+        failed += is_told
+        if is_told and call != "close":
+            assert is_as_before(server), call
+        server.crash()
+        judge(server)
     assert failed > 20
 
 

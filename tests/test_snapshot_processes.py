@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import signal
-from collections.abc import Iterator
 
 import pytest
-from processes import ask, converse, free_ports, terminate, wait_until
-from test_kill import Server, Writer, leader_of
+from processes import ask, converse, terminate, wait_until
+from real_servers import Server, Writer, leader_of, three_servers
 
 pytestmark = pytest.mark.process
 
@@ -18,34 +17,16 @@ BANDWIDTH = 32 * 1024
 
 
 @pytest.fixture
-def stack() -> Iterator[contextlib.ExitStack]:
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
 def servers(tmp_path: pathlib.Path) -> list[Server]:
     """Three servers that do not run yet; each takes a snapshot every few hundred writes, and sends them slowly."""
-    ports = free_ports(6)
-    members = ",".join(f"127.0.0.1:{port}" for port in ports[3:])
-    servers = []
-    for client_port, rpc_port in zip(ports[:3], ports[3:], strict=True):
-        directory = tmp_path / str(rpc_port)
-        directory.mkdir()
-        lines = [
-            f"servers={members}",
-            f"rpc_port={rpc_port}",
-            f"kv_port={client_port}",
-            "log_segment_bytes=16 KiB",
-            "snapshot_log_bytes=8 KiB",
-            "snapshot_ratio=1",
-            "log_keep_entries=0",
-            f"snapshot_bandwidth={BANDWIDTH}",
-            "http_server_port=off",
-        ]
-        (directory / "raft.conf").write_text("\n".join([*lines, ""]))
-        servers.append(Server(directory, client_port, rpc_port))
-    return servers
+    return three_servers(
+        tmp_path,
+        "log_segment_bytes=16 KiB",
+        "snapshot_log_bytes=8 KiB",
+        "snapshot_ratio=1",
+        "log_keep_entries=0",
+        f"snapshot_bandwidth={BANDWIDTH}",
+    )
 
 
 def files(server: Server, pattern: str) -> list[pathlib.Path]:

@@ -6,6 +6,8 @@ Written from the paper (§6) and the thesis (§4), and from nothing in `change` 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from txraft.core.cluster_id import recoveries
 from txraft.core.log import Log
 from txraft.core.membership import NOBODY, Membership
@@ -21,21 +23,26 @@ def no_configurations() -> Configurations:
 
 def broken_by(before: Membership, after: Membership) -> str | None:
     """The rule that is broken if `after` is the next membership behind `before`; None if they may follow each other."""
-    if not {server_id for server_id, _ in (*after.incarnations, *after.addresses)} <= {*after.members}:
-        # Added again it would be taken for the one that left.
-        return "something is known of a server that is no member"
-    if recoveries(after.cluster_id) > recoveries(before.cluster_id):
-        # An operator has said that the old members are gone.
-        return None
-    if not _always_meet(before, after):
-        return "two memberships decide apart"
-    if after == before:
-        return "a membership is put in force that is so already"
-    if after.roles == before.roles:
-        return None
-    if any(before.address(stays) != after.address(stays) for stays in {*before.members} & {*after.members}):
-        return "a member that has moved is something else by that"
-    return None if _brings_on(before, after) else "a change is begun in the midst of another"
+    # Then an operator has said that the old members are gone.
+    is_recovery = recoveries(after.cluster_id) > recoveries(before.cluster_id)
+    is_change = not is_recovery and after.roles != before.roles
+    known = {server_id for server_id, _ in (*after.incarnations, *after.addresses)}
+    stay = {*before.members} & {*after.members}
+    return _first_broken(
+        {
+            # Added again it would be taken for the one that left.
+            "something is known of a server that is no member": known <= {*after.members},
+            "two memberships decide apart": is_recovery or _always_meet(before, after),
+            "a membership is put in force that is so already": is_recovery or after != before,
+            "a member that has moved is something else by that": not is_change
+            or all(before.address(server_id) == after.address(server_id) for server_id in stay),
+            "a change is begun in the midst of another": not is_change or _brings_on(before, after),
+        }
+    )
+
+
+def _first_broken(rules: Mapping[str, bool]) -> str | None:
+    return next((rule for rule, holds in rules.items() if not holds), None)
 
 
 def _always_meet(one: Membership, other: Membership) -> bool:
@@ -63,17 +70,19 @@ def broken_by_leader(log: Log, commit_index: int, term: int, configurations: Con
     What is only written down of the members, without a change of what they are, may be so at any time.
     """
     (_, after), older = configurations[-1], configurations[:-1]
-    if after.roles == older[-1][1].roles:
-        return None
-    if log.term(commit_index) != term:
-        # Ongaro, "bug in single-server membership changes", 2015.
-        return "a change before the leader has committed anything"
     index = older[-1][0]
     for at, membership in reversed(older):
         if membership.roles != older[-1][1].roles:
             break
         index = at
-    return "a change before the last one is committed" if index > commit_index else None
+    is_change = after.roles != older[-1][1].roles
+    return _first_broken(
+        {
+            # Ongaro, "bug in single-server membership changes", 2015.
+            "a change before the leader has committed anything": not is_change or log.term(commit_index) == term,
+            "a change before the last one is committed": not is_change or index <= commit_index,
+        }
+    )
 
 
 def new_voters(configurations: Configurations) -> dict[str, int]:
