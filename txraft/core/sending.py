@@ -29,9 +29,10 @@ class _Transfer:
     might need the next snapshot at once, and so on for ever.
     """
 
-    __slots__ = ("goal_index", "index", "rest_ticks", "sent_ticks")
+    __slots__ = ("goal_index", "index", "progress", "rest_ticks", "sent_ticks")
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
         self.index: int | None = None
         self.sent_ticks: int | None = None
         """Ticks since all of it was sent; None before that."""
@@ -61,7 +62,7 @@ class SnapshotSending:
         is_there = progress.has_answered and progress.silent_ticks < self._raft.settings.max_election_ticks
         if is_there and progress.state is not ReplicationState.SNAPSHOT and server_id not in self._rest_ticks:
             progress.begin_snapshot()
-            self._transfers[server_id] = _Transfer()
+            self._transfers[server_id] = _Transfer(progress)
 
     def wanted(self) -> tuple[str, ...]:
         """To whom a snapshot is to be on its way."""
@@ -88,12 +89,12 @@ class SnapshotSending:
         patience_ticks = PATIENCE * self._raft.settings.max_election_ticks
         self._rest_ticks = {server_id: left - 1 for server_id, left in self._rest_ticks.items() if left > 1}
         for server_id, transfer in list(self._transfers.items()):
-            progress = self._progress.get(server_id)
+            progress = transfer.progress
             transfer.rest_ticks = max(0, transfer.rest_ticks - 1)
             if transfer.sent_ticks is not None:
                 transfer.sent_ticks += 1
-            if progress is None:
-                del self._transfers[server_id]
+            if self._progress.get(server_id) is not progress:
+                del self._transfers[server_id]  # it has left; if it came again, it comes with an empty disk
             elif max(progress.silent_ticks, progress.stalled_ticks, transfer.sent_ticks or 0) >= patience_ticks:
                 progress.lost_snapshots += ATTEMPTS
                 self._give_up(server_id)
@@ -101,13 +102,12 @@ class SnapshotSending:
     @property
     def held_index(self) -> int | None:
         """What is behind this index stays in the log; None if nothing is kept for anybody."""
-        held = [self._held_for(server_id, transfer) for server_id, transfer in self._transfers.items()]
+        held = [self._held_for(transfer) for transfer in self._transfers.values()]
         return min(held, default=None)
 
-    def _held_for(self, server_id: str, transfer: _Transfer) -> int:
-        progress = self._progress.get(server_id)
+    def _held_for(self, transfer: _Transfer) -> int:
         index = self._raft.log.base_index if transfer.index is None else transfer.index
-        return index if progress is None else max(index, progress.match_index)
+        return max(index, transfer.progress.match_index)
 
     def limit(self, index: int) -> int:
         """
@@ -122,22 +122,19 @@ class SnapshotSending:
             if log.bytes_between(first_index, index + 1) <= self._raft.settings.max_held_bytes:
                 return held_index
             for server_id, transfer in list(self._transfers.items()):
-                if self._held_for(server_id, transfer) == held_index:
+                if self._held_for(transfer) == held_index:
                     self._give_up(server_id)
         return index
 
     # -- for the owner
 
     def begun(self, server_id: str, index: int) -> None:
-        """A snapshot that ends with `index` is on its way."""
-        if server_id in self._transfers:
-            self._transfers[server_id].index = index
+        """A snapshot that ends with `index` is on its way to a server that is in `wanted`."""
+        self._transfers[server_id].index = index
 
     def advanced(self, server_id: str) -> None:
         """More of it has arrived: what is slow is not stalled. See `Leader._check_quorum`."""
-        progress = self._progress.get(server_id)
-        if progress is not None:
-            progress.stalled_ticks = 0
+        self._transfers[server_id].progress.stalled_ticks = 0
 
     def sent(self, server_id: str) -> None:
         """All of it is there and is being installed; the server will say that it has it."""
@@ -146,18 +143,16 @@ class SnapshotSending:
 
     def failed(self, server_id: str) -> None:
         """It did not arrive. After a rest it is tried again; until then, too, the log is kept."""
-        transfer, progress = self._transfers.get(server_id), self._progress.get(server_id)
-        if transfer is None or progress is None:
-            return
-        transfer.sent_ticks, transfer.rest_ticks = None, self._raft.settings.max_election_ticks
-        progress.lost_snapshots += 1
-        if progress.lost_snapshots % ATTEMPTS == 0:
-            self._give_up(server_id)
+        if server_id in self._transfers:
+            transfer = self._transfers[server_id]
+            transfer.sent_ticks, transfer.rest_ticks = None, self._raft.settings.max_election_ticks
+            transfer.progress.lost_snapshots += 1
+            if transfer.progress.lost_snapshots % ATTEMPTS == 0:
+                self._give_up(server_id)
 
     def _give_up(self, server_id: str) -> None:
         """The log is kept no longer; after a rest it begins with another snapshot."""
-        del self._transfers[server_id]
+        progress = self._transfers.pop(server_id).progress
         self._rest_ticks[server_id] = self._raft.settings.max_election_ticks
-        progress = self._progress.get(server_id)
-        if progress is not None and progress.state is ReplicationState.SNAPSHOT:
+        if progress.state is ReplicationState.SNAPSHOT:
             progress.end_snapshot()
