@@ -10,16 +10,16 @@ import sys
 ROOT = pathlib.Path(__file__).parents[1]
 LEAST_PERCENT = 95
 SEEDS = {
-    "crashes": 3,
-    "laggards": 12,
+    "crashes": 2,
+    "laggards": 20,
     "late": 3,
     "members": 15,
     "newcomers": 4,
     "removals": 8,
     "snapshots": 4,
-    "standard": 4,
+    "standard": 3,
 }
-"""By profile. A minute of one core at most, all lines of the core being traced."""
+"""By profile. Two minutes of one core, all lines of the core being traced."""
 
 PROGRAM = """
 import json
