@@ -11,7 +11,15 @@ import random
 from txraft.core.change import Change
 from txraft.core.log import EntryKind, EntryRun, Log, LogSlice
 from txraft.core.membership import Membership
-from txraft.core.messages import AppendEntries, AppendEntriesResponse, HardState, Message, Refusal
+from txraft.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    HardState,
+    Message,
+    PreVoteResponse,
+    Refusal,
+    RequestVoteResponse,
+)
 from txraft.core.progress import ReplicationState
 from txraft.core.raft import Raft
 from txraft.core.ready import Ready
@@ -186,8 +194,6 @@ def propose(leader: Raft, commands: list[bytes]) -> int:
 
 def make_leader(server_id: str = "1", *, log: str = "", voters: str = "1,2,3", term: int = 1, **more: object) -> Raft:
     """A leader of term `term + 1` whose peers have answered nothing yet; its no-op is on its disk."""
-    from txraft.core.messages import PreVoteResponse, RequestVoteResponse
-
     server = make_server(server_id, log=log, voters=voters, term=term, **more)  # type: ignore[arg-type]
     tick(server, SETTINGS.max_election_ticks)
     others = [voter for voter in voters.split(",") if voter != server_id]
@@ -215,3 +221,13 @@ def show_progress(server: Raft) -> str:
 def answer(leader: Raft, sender: str, match_index: int, *, round: int = 0) -> None:
     """A peer accepts, and has everything up to `match_index`."""
     leader.step(sender, AppendEntriesResponse(leader.term, round, match_index))
+
+
+def make_candidate(**more: object) -> Raft:
+    server = make_server(**more)  # type: ignore[arg-type]
+    tick(server, SETTINGS.max_election_ticks)
+    assert server.role.name == "pre-candidate"
+    flush(server)
+    server.step("2", PreVoteResponse(server.term + 1, server.pre_vote_round, granted=True))
+    assert server.role.name == "candidate"
+    return server

@@ -141,3 +141,7 @@ def resp(*arguments: bytes | str | int) -> bytes:
     """A Redis request."""
     parts = [part if isinstance(part, bytes) else str(part).encode() for part in arguments]
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+MIXED = resp("SET", "a", "1") + b"get a\r\n" + resp("GET", "a") + b"set a 2\nwhat\n" + resp("INCR", "a") + b"get a\n"
+MIXED_REPLIES = b"+OK\r\nOK 1\r\n$1\r\n1\r\nOK 1\r\nINVALID_FOMRAT\r\n:3\r\nOK 3\r\n"
