@@ -20,6 +20,7 @@ from core_text import (
 
 from txraft.core.change import Change
 from txraft.core.messages import AppendEntriesResponse
+from txraft.core.progress import Progress
 from txraft.core.raft import Raft
 from txraft.core.sending import ATTEMPTS, PATIENCE
 
@@ -101,6 +102,17 @@ class TestLeader:
             tick(leader, TIMEOUT)
         assert leader.role.name == "leader"
         assert leader.ready().snapshots == () and leader.leader().sending.held_index is None
+
+    @pytest.mark.parametrize("comes_again", [False, True])
+    def test_for_one_that_has_left_nothing_is_kept_also_if_it_comes_again(self, comes_again):
+        """M10, S09: it may come with an empty disk, and begins anew."""
+        leader = leader_without_a_log()
+        leader.leader().sending.begun("3", 5)
+        del leader.leader().progress["3"]
+        if comes_again:
+            leader.leader().progress["3"] = Progress(1)
+        tick(leader)
+        assert leader.leader().sending.wanted() == () and leader.leader().sending.held_index is None
 
     def test_no_more_is_kept_than_there_is_room_for(self):
         """S10: the receiver may be alive and too slow for ever."""
