@@ -54,6 +54,20 @@ def test_the_first_leader_writes_down_who_everybody_is_and_which_cluster_it_is()
     assert {node.identity.cluster_id for node in cluster.running()} == {epoch}
 
 
+def test_a_founder_knows_for_good_which_cluster_it_has_founded_before_it_writes_anything_else():
+    """M09: it may die now, and be removed before it comes back; as one that does not know, it could never be told."""
+    cluster = Cluster(seed=5)
+    cluster.start()
+    cluster.elect()
+    cluster.run(0.5)
+    for server_id in cluster.ids:
+        cluster.crash(server_id, "none")
+    for server_id in cluster.ids:
+        cluster.start(server_id)
+        assert ids.has_epoch(cluster.node(server_id).identity.cluster_id), server_id
+        cluster.crash(server_id, "none")
+
+
 def test_what_is_not_a_change_of_roles_holds_up_no_change():
     cluster = Cluster(seed=3, passive=1)
     cluster.start("s1", "s2", "s4")

@@ -12,6 +12,7 @@ import pytest
 from core_text import membership
 from storage_cases import Server, count_calls, entries, run, with_each_call_failing
 from test_reconfiguration import decided, outcome
+from twisted.internet.defer import fail
 
 from txraft.admin.raftctl import main
 from txraft.admin.recovery_plan import CannotRecover, carry_out, plan_recovery, remains_of
@@ -271,7 +272,7 @@ def test_a_server_whose_recovery_was_cut_short_behind_its_entry_starts_as_the_ne
     server = cluster.servers["s1"]
     store = cluster._store(server, server.disk, InlineWriter(), InlineWriter())
     made = plan_recovery(remains_of(store.open(must_exist=True)), ("s1", "s4"), random_bits=6)
-    monkeypatch.setattr(store, "join", lambda cluster_id: store.close())
+    monkeypatch.setattr(store, "join", lambda _: store.close().addCallback(lambda _: fail(StorageError("cut short"))))
     with pytest.raises(StorageError):
         carry_out(made, store)
     cluster.start("s1", "s2")

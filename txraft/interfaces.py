@@ -211,8 +211,8 @@ class ILogStore(Interface):
         with the snapshot is given up. In order with the writes. See `compact`.
         """
 
-    def join(cluster_id: str) -> None:
-        """A passive server belongs to this cluster from now on: the next write says so too, before all else."""
+    def join(cluster_id: str) -> Deferred[None]:
+        """This server belongs to that cluster from now on. In order with the writes, and answered like `compact`."""
 
     def status() -> StorageStatus:
         """What the disk is doing now."""

@@ -137,8 +137,7 @@ def carry_out(plan: RecoveryPlan, store: LogStore) -> None:
     """
     _wait(store.write(plan.hard_state, []))
     _wait(store.write(None, [plan.entry]))
-    store.join(plan.membership.cluster_id)
-    _wait(store.write(plan.hard_state, []))
+    _wait(store.join(plan.membership.cluster_id))
 
 
 def _wait(done: Deferred[None]) -> None:

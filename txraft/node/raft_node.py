@@ -363,12 +363,12 @@ class RaftNode(Service):
             self._reads.refuse(read_id, self._admission.not_leader())
 
     def _write(self, persist: Persist) -> None:
-        self._store.write(persist.hard_state, persist.runs, persist.commit_index).addCallbacks(
-            self._written, lambda failure: self._fail(failure.value)
-        )
+        written = self._store.write(persist.hard_state, persist.runs, persist.commit_index)
+        written.addCallbacks(lambda _: self._flush(Raft.persisted), self._not_written)
 
-    def _written(self, _: None) -> None:
-        self._flush(Raft.persisted)
+    def _not_written(self, failure: Failure) -> None:
+        assert failure.value is not None
+        self._fail(failure.value)
 
     # -- changes and ends
 
@@ -380,7 +380,8 @@ class RaftNode(Service):
         cluster_id = learned(self.identity, raft, self._transport)
         if cluster_id != self.identity.cluster_id:
             self.identity = attrs.evolve(self.identity, cluster_id=cluster_id)
-            self._store.join(cluster_id)
+            # At once: a server that dies and is removed before it writes again could never be told so.
+            self._store.join(cluster_id).addErrback(self._not_written)
             self._transport.join(cluster_id)
         self._news.note(raft)
 

@@ -70,7 +70,6 @@ class LogStore:
         self._configured = Identity(cluster_id, server_id, 0)
         self._identity = self._configured
         self._hard_state = HardState()
-        self._has_joined = False
         self._lock: object | None = None
         self._wal: WriteAheadLog | None = None
         self._failure: StorageError | None = None
@@ -192,8 +191,7 @@ class LogStore:
             codec.encode_run(run)
         if hard_state is not None:
             self._hard_state = hard_state
-        is_news, self._has_joined = hard_state is not None or self._has_joined, False
-        return self._run(self._identity if is_news else None, runs, commit_index)
+        return self._run(self._identity if hard_state is not None else None, runs, commit_index)
 
     def compact(self, first_index: int) -> Deferred[None]:
         """See `ILogStore`."""
@@ -211,10 +209,11 @@ class LogStore:
     def _not_open(self) -> StorageError:
         return StorageError(f"{self._data_dir}: not open")
 
-    def join(self, cluster_id: str) -> None:
+    def join(self, cluster_id: str) -> Deferred[None]:
         """See `ILogStore`."""
-        self._identity = attrs.evolve(self._identity, cluster_id=cluster_id)
-        self._has_joined = True
+        identity, hard_state = attrs.evolve(self._identity, cluster_id=cluster_id), self._hard_state
+        self._identity = identity
+        return self._on_writer(lambda _: self._state_file.write(identity, hard_state))
 
     def _run(self, identity: Identity | None, runs: Sequence[EntryRun], commit_index: int) -> Deferred[None]:
         if self._wal is None:

@@ -66,8 +66,9 @@ class TrueStore:
         done: Deferred[None] = self._store.reset(meta)
         return done
 
-    def join(self, cluster_id: str) -> None:
-        self._store.join(cluster_id)
+    def join(self, cluster_id: str) -> Deferred[None]:
+        done: Deferred[None] = self._store.join(cluster_id)
+        return done
 
     def _replay(self, runs: Sequence[EntryRun]) -> None:
         for run in runs:
