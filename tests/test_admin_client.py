@@ -6,15 +6,16 @@ from typing import Any
 
 from admin_stub import Reply, SimulatedServers, StubServers, refusal
 from treq.client import HTTPClient
+from twisted.internet.address import HostnameAddress
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectingCancelledError, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
 from txraft.admin import tables
-from txraft.admin.asking import Answered, Asker
+from txraft.admin.asking import SILENT, Answered, Asker
 from txraft.admin.client import AdminClient
 from txraft.admin.problems import BadAnswer, NoAnswer, Unreachable
 from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, NotLeader, OutcomeUnknown
@@ -70,6 +71,13 @@ class Unreachables:
     def request(self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None) -> Deferred[Any]:
         self.asked.append(uri)
         return fail(ConnectionRefusedError(111))
+
+
+class Silent(Unreachables):
+    """Waits for a connection for ever; if it is told not to, it fails as Twisted's endpoints do."""
+
+    def request(self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None) -> Deferred[Any]:
+        return Deferred(lambda waiting: waiting.errback(ConnectingCancelledError(HostnameAddress(b"a", 29998))))
 
 
 class AddressTests(ClientTestCase):
@@ -183,7 +191,7 @@ class OutcomeTests(ClientTestCase):
         self.assertEqual(self.result(waiting), DONE[1])
         self.assertEqual(self.servers.seen.count(f"{A} GET /v1/members"), 1)
         self.assertEqual(self.servers.seen[-1], f"{B} POST /v1/members/add")
-        self.assertEqual(self.notes, [f"{A}: no answer from {A}: nothing was heard for too long. Asking {B}."])
+        self.assertEqual(self.notes, [f"No answer from {A}: nothing was heard for too long. Asking {B}."])
 
     def test_a_change_may_take_long_as_long_as_its_leader_answers_other_questions(self) -> None:
         self.servers.handlers = {A: busy}
@@ -203,6 +211,16 @@ class OutcomeTests(ClientTestCase):
         self.failureResultOf(waiting, CancelledError)
         self.servers.pass_time(30)
         self.assertEqual(len(self.servers.seen), 1)
+
+    def test_who_is_given_up_before_there_is_a_connection_was_silent(self) -> None:
+        agent, clock = Silent(), Clock()
+        client = AdminClient(Asker(HTTPClient(agent), clock), [A], timeout_s=2)
+        for ask in (client.members, lambda: client.add(["b"])):
+            asked = ask()
+            self.assertNoResult(asked)
+            clock.pump([0.5] * 20)
+            self.assertEqual(str(self.failureResultOf(asked, NoAnswer).value), f"no answer from {A}: {SILENT}")
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_what_is_no_txraft_server_is_said_to_be_none(self) -> None:
         for reply in ((200, b"<html>hello</html>"), (404, b"gone"), (302, {}), (200, [1]), (500, {"error": "x"})):

@@ -79,6 +79,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.errors",
         "txraft.interfaces",
         "txraft.net.addresses",
+        "txraft.net.failures",
         "txraft.plugins",
         "txraft.storage",
         "txraft.testing",

@@ -235,6 +235,13 @@ def test_every_refusal_has_a_row_of_its_own():
             421,
             "Not the leader; it is b:1. Nothing was done; ask the leader.",
         ),
+        (
+            NotLeader(None),
+            "not_leader",
+            421,
+            "Not the leader, and none is known. Nothing was done; ask again soon, and if it stays so, `why` tells what "
+            "this server waits for.",
+        ),
         (errors.OutcomeUnknown(7, "why"), "outcome_unknown", 504, None),
         (errors.DamagedLog("p", 1, "q", "r"), "failed", 500, None),
         (BadRequest("x: y"), "bad_request", 400, "X: y. Nothing was done."),
@@ -261,6 +268,18 @@ def test_the_original_words_are_its_own():
     words = {"NOT_LEADER", "EMPTY_SERVER", "IN_CFG", "NOT_IN_CFG", "INVALID_SERVER", "LIMIT", "TIMEOUT", "ERROR"}
     assert {kind.original for kind in KINDS.values()} <= words
     assert isinstance(KINDS[problems.NotFound], Kind)
+
+
+def test_of_who_moves_a_plan_counts_whether_it_answers_where_it_will_be():
+    cluster, leader = started(size=3, passive=1)
+    moved = next(server_id for server_id in cluster.ids if server_id != leader.node.settings.server_id)
+    cluster.crash(moved)
+    cluster.run(0.4)
+    plan = outcome(cluster, leader.plan(move={moved: "s4"}))
+    assert plan["servers"] == [{"server_id": moved, "is_reachable": True, "detail": "reachable"}]
+    assert (plan["is_quorum_left"], plan["notes"]) == (True, [])
+    plan = outcome(cluster, leader.plan(move={moved: "nowhere"}))
+    assert plan["notes"] == [f"{moved} cannot be reached: that counts as failed."]
 
 
 def test_a_member_that_moves_is_what_it_was_and_is_reached_elsewhere():

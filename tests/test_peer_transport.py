@@ -357,7 +357,7 @@ class LogLines(SynchronousTestCase):
             self.network.advance(STABLE_S + 2, step=0.1)
             two.transport.stop()
             self.network.advance(60, step=0.1)
-        refused = "cannot connect: Connection was refused by other side."
+        refused = "cannot connect: Connection was refused by other side"
         self.assertEqual([line for line in lines if "to s2" in line], self._story(refused))
         self.assertEqual(one.transport.link_status("s2"), refused)
 

@@ -8,7 +8,7 @@ import pytest
 from twisted.python.failure import Failure
 
 from txraft.core.change import Change
-from txraft.errors import ChangeFailed, ChangeRefused, NotLeader, Stopped
+from txraft.errors import ChangeFailed, ChangeRefused, HandOverFailed, NotLeader, Stopped
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
 
@@ -234,6 +234,20 @@ def test_a_hand_over_to_a_dead_server_fails_and_the_old_leader_goes_on():
     assert isinstance(handed[0], ChangeFailed)
     assert meanwhile == [1]
     assert cluster.leader() is old
+
+
+def test_a_hand_over_that_makes_another_lead_says_so():
+    """E17: the leader has given way, and the one that was to lead dies before it does."""
+    cluster = Cluster(seed=11)
+    cluster.start()
+    old = cluster.elect()
+    heir = next(server_id for server_id in cluster.ids if cluster.node(server_id) is not old)
+    handed = outcome(old.transfer_leadership(heir))
+    assert cluster.run_until(lambda: old.raft.role.name != "leader", 2)
+    cluster.crash(heir)
+    assert cluster.run_until(lambda: bool(handed), 5)
+    assert isinstance(handed[0], HandOverFailed)
+    assert f"leads now, not {heir}" in str(handed[0])
 
 
 @pytest.mark.parametrize(("server_id", "why"), [("s4", "s4 is no voter"), ("s9", "s9 is no member of this cluster")])

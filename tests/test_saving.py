@@ -14,6 +14,7 @@ from txraft.admin import raftctl, saving
 from txraft.admin.asking import Asker
 from txraft.admin.client import AdminClient
 from txraft.admin.operating import Screen, Target, carry_out
+from txraft.admin.problems import NOBODY_LEADS
 from txraft.errors import SnapshotRefused
 from txraft.testing.cluster import Cluster
 
@@ -80,7 +81,7 @@ class SnapshotTests(OperatingTestCase):
     def test_without_a_leader_it_is_waited_for_and_then_said(self) -> None:
         self.found[0]["is_leader"] = False
         self.assertEqual(self.snapshot(), 1)
-        self.assertEqual(self.err.getvalue(), "Not the leader, and none is known. Nothing was done; ask the leader.\n")
+        self.assertEqual(self.err.getvalue(), f"Not the leader, and none is known. {NOBODY_LEADS}\n")
         self.assertEqual(self.snapshot("b"), 0, "others need none")
 
     def test_a_server_that_is_silent_meanwhile_is_given_up(self) -> None:

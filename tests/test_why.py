@@ -75,6 +75,31 @@ def test_who_is_refused_names_those_that_refused_while_it_stands_and_after_it_wa
     assert node.raft.leader_id == voter
 
 
+def test_an_election_that_was_won_explains_nothing_once_the_leadership_is_lost():
+    cluster, leader, others = started(size=2)
+    cluster.crash(others[0])
+    assert cluster.run_until(lambda: leader.status().leader_id is None and leader.raft.role.name == "follower", 5)
+    assert why(leader).startswith("No leader is known in term") and "was not elected" not in why(leader)
+    assert cluster.run_until(
+        lambda: f"stands for election, with votes refused by nobody, and no answer from {others[0]}." in why(leader), 5
+    ), why(leader)
+
+
+def test_who_has_moved_and_was_not_announced_is_told_where_the_others_answer():
+    """They hear it, and their answers go to where it was."""
+    cluster, _, others = started()
+    victim = others[0]
+    for other in cluster.ids:
+        if other != victim:
+            cluster.network.cut(other, victim)
+    node = cluster.node(victim)
+    assert cluster.run_until(lambda: f"They answer to {victim}: if this server is elsewhere now" in why(node), 5), why(
+        node
+    )
+    cluster.network.heal()
+    assert cluster.run_until(lambda: not why(node), 10), why(node)
+
+
 def test_who_hears_from_a_leader_that_this_server_does_not_hear_is_quoted():
     cluster, leader, others = started()
     victim, other = others

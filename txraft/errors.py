@@ -88,6 +88,10 @@ class ChangeFailed(Refusal):
     """A change was given up, and has left no trace: the members and the leader are as if nobody had asked. Says why."""
 
 
+class HandOverFailed(Refusal):
+    """The leader has given way, and not to the server that was to lead. The members are as before. Says who leads."""
+
+
 class Stopped(Refusal):
     """This server has not started, is stopping, or has stopped; nothing was done."""
 

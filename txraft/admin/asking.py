@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import typing
 from collections.abc import Coroutine
 from typing import Any
 
+import attrs
 import treq
 from hyperlink import EncodedURL
 from twisted.internet.defer import CancelledError, Deferred
@@ -30,6 +30,7 @@ from txraft.admin.problems import (
     problem_of,
 )
 from txraft.errors import TxraftError
+from txraft.net.failures import why_not_connected
 
 Answer = dict[str, Any]
 
@@ -158,7 +159,7 @@ async def _cancelled(exchange: Coroutine[Deferred[Any], Any, Answer]) -> Answer:
     """As `exchange`, but wherever it is cancelled, it fails with `CancelledError`."""
     try:
         return await exchange
-    except (*_NOT_ANSWERED, *_NOT_ASKED) as error:
+    except (*_NOT_ANSWERED, *_NOT_ASKED, ConnectingCancelledError) as error:
         reasons = [error, *(reason.value for reason in getattr(error, "reasons", ()))]
         if any(isinstance(reason, CancelledError | ConnectingCancelledError) for reason in reasons):
             raise CancelledError from error
@@ -236,8 +237,8 @@ def read_answer(server: str, status: int, body: bytes) -> Answer:
 
 def _read_problem(status: int, error: Answer) -> Problem:
     # A newer server may know kinds of failures that we do not.
-    unknown = Kind(error["code"], status, "ERROR", str(error.get("advice", "")))
-    kind = KINDS_BY_CODE.get(error["code"], unknown)
+    unknown = Kind(error["code"], status, "ERROR", "")
+    kind = attrs.evolve(KINDS_BY_CODE.get(error["code"], unknown), advice=str(error.get("advice", "")))
     facts = {name: value for name, value in error.items() if name not in ("code", "message", "advice")}
     return Problem(kind, str(error.get("message", "")), facts)
 
@@ -260,6 +261,4 @@ def _words(error: BaseException) -> str:
         return "the connection broke"
     if not isinstance(error, _NOT_ASKED):
         return "it does not speak HTTP"
-    if isinstance(innermost, ConnectError) and isinstance(innermost.osError, int):
-        return os.strerror(innermost.osError)
-    return (str(innermost) or type(innermost).__name__).rstrip(".")
+    return why_not_connected(innermost)

@@ -235,7 +235,11 @@ class AdminClient:
         known = self._known
         other = hint or known[(known.index(server) + 1) % len(known) if server in known else 0]
         if other != server:
-            self._note(f"{server}: {failure}. Asking {other}.")
+            # What is no answer says itself who gave none.
+            said = (
+                f"{server}: {failure}" if isinstance(failure, Answered) else f"{failure}"[:1].upper() + f"{failure}"[1:]
+            )
+            self._note(f"{said}. Asking {other}.")
         return other
 
     async def _held_open(self, server: str, path: str, body: Answer, saving: Saving | None = None) -> Answer:

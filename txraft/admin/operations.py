@@ -249,7 +249,8 @@ class Operations:
 
         def answer(found: list[str]) -> Answer:
             details = dict(zip(plan.unproven, found, strict=True))
-            absent = self._absent() | {who for who in details if details[who] != "reachable"}
+            # Of who moves it counts whether it answers where it will be, not where it was.
+            absent = (self._absent() - {*details}) | {who for who in details if details[who] != "reachable"}
             missing = [server_id for server_id in plan.after.voters if server_id in absent]
             return {
                 "before": attrs.asdict(plan.before),

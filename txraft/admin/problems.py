@@ -97,12 +97,18 @@ class Kind:
 
 _NOTHING_DONE = "Nothing was done."
 
+NOBODY_LEADS = "Nothing was done; ask again soon, and if it stays so, `why` tells what this server waits for."
+"""The advice where there is no leader that could be asked."""
+
 KINDS: dict[type[BaseException], Kind] = {
     # 421, "misdirected": the request is in order, and another server is the one to ask.
     errors.NotLeader: Kind("not_leader", 421, "NOT_LEADER", "Nothing was done; ask the leader.", ("leader_id",)),
     errors.ChangeUnderWay: Kind("change_under_way", 409, "LIMIT", "Nothing was done; ask again soon."),
     errors.ChangeRefused: Kind("change_refused", 409, "INVALID_SERVER", _NOTHING_DONE),
     errors.ChangeFailed: Kind("change_failed", 409, "TIMEOUT", "Everything is as if nobody had asked."),
+    errors.HandOverFailed: Kind(
+        "hand_over_failed", 409, "TIMEOUT", "The members are as before; look at who leads, and ask again if need be."
+    ),
     errors.OutcomeUnknown: Kind(
         "outcome_unknown", 504, "ERROR", "It may still happen: look at the members and at who leads.", ("index",)
     ),
@@ -178,4 +184,6 @@ def problem_of(error: BaseException) -> Problem:
     facts: dict[str, object] = {name: getattr(error, name) for name in kind.facts}
     if isinstance(error, errors.NotLeader):
         facts["leader_admin_address"] = error.admin_address or None
+        if error.leader_id is None:
+            kind = attrs.evolve(kind, advice=NOBODY_LEADS)
     return Problem(kind, message, facts)

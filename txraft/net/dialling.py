@@ -23,6 +23,7 @@ from txraft.codec import Hello, encode_message
 from txraft.core.messages import Message
 from txraft.errors import ProtocolError
 from txraft.framing import frame
+from txraft.net.failures import why_not_connected
 from txraft.net.handshake import MAX_HELLO_BYTES, MAX_SENTENCE, Registry, quoted
 from txraft.net.journal import Journal
 from txraft.net.links import Link
@@ -163,7 +164,7 @@ class Peer:
 
     def _not_connected(self, failure: Failure) -> None:
         if not self._stopped:
-            self._down(f"cannot connect: {failure.getErrorMessage()}")
+            self._down(f"cannot connect: {why_not_connected(failure.value)}")
 
     def _down(self, reason: str) -> None:
         self.status = reason

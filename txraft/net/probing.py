@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from txraft.codec import Hello
 from txraft.net.dialling import CONNECT_S, give_up
+from txraft.net.failures import why_not_connected
 from txraft.net.handshake import MAX_SENTENCE, Registry, quoted, refusal_of
 from txraft.net.links import Link
 
@@ -33,7 +34,7 @@ def probe(
     attempt.addTimeout(CONNECT_S, reactor, give_up)
 
     def not_connected(failure: Failure) -> None:
-        verdict.callback(f"cannot connect: {failure.getErrorMessage()}")
+        verdict.callback(f"cannot connect: {why_not_connected(failure.value)}")
 
     attempt.addErrback(not_connected)
     return verdict

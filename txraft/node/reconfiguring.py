@@ -12,7 +12,7 @@ from txraft.core.change import Change
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership
 from txraft.core.raft import Raft
-from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, NotLeader, OutcomeUnknown
+from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, HandOverFailed, NotLeader, OutcomeUnknown
 
 Verdict = Callable[[Raft], Membership | Exception | None]
 """What has become of it: a result, a failure, or None as long as nobody knows."""
@@ -84,8 +84,8 @@ class Reconfiguring:
                 is_going_on = leader.reconfiguration.hand_over_to == server_id
                 return None if is_going_on else ChangeFailed(f"{server_id} did not take over in time")
             if raft.leader_id is not None:
-                return ChangeFailed(f"{raft.leader_id} leads now, not {server_id}")
-            return ChangeFailed("no leader is known; ask again for who leads") if is_over() else None
+                return HandOverFailed(f"{raft.leader_id} leads now, not {server_id}")
+            return HandOverFailed(f"no leader is known, nor that {server_id} is it") if is_over() else None
 
         return self._wait(verdict)
 

@@ -9,6 +9,7 @@ from txraft.core.leader import Leader
 from txraft.core.membership import Membership
 from txraft.core.messages import Refusal, RefusalReason
 from txraft.core.progress import Progress, ReplicationState
+from txraft.core.quorum import VoteResult, vote_result
 from txraft.core.raft import Raft
 from txraft.interfaces import ITransport, StorageStatus
 from txraft.node.snapshots import SnapshotsStatus
@@ -90,23 +91,30 @@ def _without_leader(raft: Raft, transport: ITransport) -> str:
         for server_id in others
         if votes.get(server_id) is False
     ]
-    silent = [
-        f"{server_id}{_link(transport, server_id)}"
-        for server_id in others
-        if server_id not in votes and server_id != raft.server_id
-    ]
+    waited_for = [server_id for server_id in others if server_id not in votes and server_id != raft.server_id]
+    silent = [f"{server_id}{_link(transport, server_id)}" for server_id in waited_for]
     does = "stands for election" if is_standing else "was not elected"
     if isinstance(raft.role, Candidate) and raft.server_id not in raft.role.votes:
         silent.insert(0, "its own disk")
     return (
         f"{where}: this server {does}, with votes refused by {', '.join(refused) or 'nobody'}, and no answer from "
-        f"{', '.join(silent) or 'nobody'}."
+        f"{', '.join(silent) or 'nobody'}.{_way_back(raft, transport, waited_for)}"
     )
+
+
+def _way_back(raft: Raft, transport: ITransport, waited_for: list[str]) -> str:
+    """Where those answer who are connected and silent: to a server that has moved, where nobody is."""
+    if not any(transport.link_status(server_id) == "connected" for server_id in waited_for):
+        return ""
+    address = raft.membership.address(raft.server_id)
+    return f" They answer to {address}: if this server is elsewhere now, they must be told (`raftctl move`)."
 
 
 def _answers(raft: Raft) -> tuple[dict[str, bool], dict[str, Refusal]]:
     """Who has given a vote in this election or not, and why not; who has not answered yet may have refused before."""
     now, before = raft.role, raft.last_election
+    if isinstance(before, Candidate) and vote_result(raft.membership, before.votes) is VoteResult.WON:
+        before = None  # It has led since, and what was answered then explains nothing.
     votes: dict[str, bool] = dict(before.votes) if before is not None else {}
     refusals = dict(before.refusals) if before is not None else {}
     if isinstance(now, PreCandidate | Candidate):
