@@ -22,7 +22,7 @@ from core_text import (
 
 from txraft.core.errors import InvalidMessage
 from txraft.core.log import EntryKind, EntryRun, Log
-from txraft.core.messages import HardState, PreVoteResponse
+from txraft.core.messages import HardState, PreVoteResponse, RequestVote
 from txraft.core.raft import Raft
 from txraft.core.snapshot import SnapshotMeta
 
@@ -146,6 +146,55 @@ class TestFollower:
         flush(server)
         assert server.snapshots.compact(3) and show(server.log) == "..1@1 1:b 1:c"
         assert not server.snapshots.compact(3)
+
+    def test_no_more_of_them_are_kept_than_a_size_allows(self):
+        """S10: large entries. What one weighs is its length, and eight bytes."""
+        settings = replace(SETTINGS, log_keep_entries=2, max_kept_bytes=17)
+        server = make_server(term=1, voters="", log="1:a 1:b 1:c", settings=settings)
+        server.step("2", append_entries(1, "3@1", leader_commit=3))
+        flush(server)
+        assert server.snapshots.compact(3) and show(server.log) == "..2@1 1:c"
+
+    def test_one_that_is_too_large_by_itself_is_not_kept(self):
+        settings = replace(SETTINGS, log_keep_entries=2, max_kept_bytes=8)
+        server = make_server(term=1, voters="", log="1:a 1:b 1:c", settings=settings)
+        server.step("2", append_entries(1, "3@1", leader_commit=3))
+        flush(server)
+        assert server.snapshots.compact(3) and show(server.log) == "..3@1"
+
+
+class TestWithoutRoom:
+    def test_a_follower_takes_no_entries_and_all_of_them_when_there_is_room(self):
+        follower = make_server(term=1, log="1:a")
+        flush(follower)
+        follower.holds_entries = True
+        follower.step("2", append_entries(1, "2@1", "1:b 1:c", leader_commit=4))
+        assert sent(follower) == ["2< AppendEntriesResponse term=1 match_index=2"]
+        assert (follower.log.last_index, follower.log.durable_index) == (4, 2)
+        follower.step("2", append_entries(1, "4@1", leader_commit=4))
+        assert sent(follower) == ["2< AppendEntriesResponse term=1 match_index=2"]
+        follower.holds_entries = False
+        assert sent(follower) == ["2< AppendEntriesResponse term=1 match_index=4"]
+
+    def test_it_votes_all_the_same_and_that_makes_no_entry_durable(self):
+        follower = make_server(term=1, log="1:a")
+        flush(follower)
+        follower.holds_entries = True
+        follower.step("2", append_entries(1, "2@1", "1:b"))
+        follower.step("3", RequestVote(2, 9, 1, told_by_leader=True))
+        assert sent(follower)[-1:] == ["3< RequestVoteResponse term=2 granted"]
+        assert (follower.durable_state.term, follower.log.durable_index) == (2, 2)
+
+    def test_who_stands_for_election_writes_what_it_has(self):
+        follower = make_server(term=1, log="1:a")
+        flush(follower)
+        follower.holds_entries = True
+        follower.step("2", append_entries(1, "2@1", "1:b"))
+        flush(follower)
+        assert follower.log.durable_index == 2
+        tick(follower, TIMEOUT)
+        flush(follower)
+        assert (follower.role.name, follower.log.durable_index) == ("pre-candidate", 3)
 
 
 class TestInstall:

@@ -93,6 +93,19 @@ class TakingTests(SynchronousTestCase):
         take(cluster, leader.settings.server_id)
         self.assertEqual(leader.status().snapshots.taking.failure, "")
 
+    def test_how_old_the_state_in_the_newest_one_is_is_known_after_a_restart_too(self) -> None:
+        cluster = Cluster(size=1)
+        cluster.start()
+        leader = cluster.elect()
+        self.assertIsNone(leader.status().snapshots.age_s)
+        write(cluster, leader, 1)
+        take(cluster, "s1")
+        cluster.run(100)
+        cluster.crash("s1", keep="none")
+        cluster.start()
+        cluster.run(100)
+        self.assertAlmostEqual(cluster.node("s1").status().snapshots.age_s or 0, 200, delta=1)
+
     def test_a_server_starts_from_its_snapshot_and_the_log_behind_it(self) -> None:
         """S01, S05, S08: digest for digest; the witness compares."""
         cluster = Cluster()

@@ -72,7 +72,7 @@ class AnswerTests(SynchronousTestCase):
         text = "\n".join(tables.status(answer))
         self.assertRegex(
             text,
-            r"snapshot +of entry \d of 2023-11-14 22:13:\d\d UTC, \d+ bytes, 1 min 4 s old, "
+            r"snapshot +of entry \d of 2023-11-14 22:13:\d\d UTC, \d+ bytes, 1 min [45] s old, "
             r"taken in 0.\d+ s with a stall of 0.0 ms",
         )
         self.assertRegex(text, r"snapshot to +s2: 2.0 MiB of 8.0 MiB \(25 %\), 1.0 MiB/s, 6 s to go")

@@ -102,6 +102,12 @@ class Config:
     snapshot_ratio: int = _key(
         syntax.whole("times", 1, 1000), "4", "...and this many times as much as that one's size. LogCabin's rule."
     )
+    snapshot_log_limit: int = _key(
+        syntax.whole("times", 2, 1000),
+        "4",
+        "This many times as much log as makes a snapshot due may be behind the newest one. Then a leader refuses "
+        "commands until the next one is there, and at twice as much a follower takes no more entries.",
+    )
     snapshot_slice_ms: int = _key(
         syntax.MILLISECONDS, "5", "A snapshot that is not written by a child of the server is written in such slices."
     )
@@ -119,7 +125,8 @@ class Config:
     log_keep_entries: int = _key(
         syntax.whole("entries", 0, 1_000_000_000),
         "10000",
-        "So many entries that are in a snapshot stay in the log, for servers that are a little behind.",
+        "So many entries that are in a snapshot stay in the log, for servers that are a little behind; but not more of "
+        "them than snapshot_log_bytes.",
     )
     log_segment_bytes: int = _key(syntax.size(4096), "8 MiB", "Size of one segment of the log.")
     fsync: bool = _key(

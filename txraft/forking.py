@@ -25,7 +25,6 @@ from txraft.errors import ChildFailed
 Job = Callable[[Callable[[], None]], None]
 
 _REAP_S = 0.01
-_NICENESS = 10
 _REPORT_FD = 3
 _ALIVE, _DONE, _FAILED = b".", b"!", b"?"
 
@@ -90,7 +89,6 @@ def _be_child(job: Job, parent: int, report_to: int) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         gc.disable()
-        os.nice(_NICENESS)
 
         def alive() -> None:
             if os.getppid() != parent:

@@ -45,6 +45,9 @@ class Raft:
     `time_ms` is the owner's wall clock, set by it before a turn's inputs; entries are stamped with it.
     """
 
+    holds_entries = False
+    """The owner has no room for more: as a follower this server writes no entries, and acknowledges none."""
+
     def __init__(
         self,
         server_id: str,
@@ -386,9 +389,12 @@ class Raft:
         if self._outstanding is not None:
             return None
         hard_state = self.hard_state if self.hard_state != self.durable_state else None
-        runs = self.log.take_unwritten()
+        is_held = self.holds_entries and isinstance(self.role, Follower)
+        runs = [] if is_held else self.log.take_unwritten()
         if hard_state is None and not runs:
             return None
         self._outstanding = Persist(hard_state, runs, self.log.last_index, self.log.last_term, self.commit_index)
+        if is_held:
+            self.void_write()
         self.write_age_ticks = 0
         return self._outstanding

@@ -19,7 +19,9 @@ class RaftSettings:
     max_uncommitted_bytes: int
     catch_up_rounds: int
     log_keep_entries: int = 0
-    """So many entries before a snapshot's last one stay in the log, for those who are a little behind."""
+    """So many entries before a snapshot's last one stay in the log, for those who are a little behind..."""
+    max_kept_bytes: int = 64 << 20
+    """...but not more of them than this."""
     max_held_bytes: int = 256 << 20
     """The log is not kept longer than this for the sake of those who receive a snapshot."""
 

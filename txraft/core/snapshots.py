@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ class Snapshots:
         False if nothing went. It is no harm to say so again.
         """
         raft = self._raft
-        index = min(index, raft.applied_index) - raft.settings.log_keep_entries
+        index = self._last_unkept(min(index, raft.applied_index))
         if isinstance(raft.role, Leader):
             index = raft.role.sending.limit(index)
         if index <= raft.log.base_index:
@@ -51,6 +52,14 @@ class Snapshots:
         raft.log.compact(index)
         raft.memberships.compact(index)
         return True
+
+    def _last_unkept(self, index: int) -> int:
+        """What is behind it, up to `index`, is kept for those who are a little behind: bounded by number and size."""
+        log, settings = self._raft.log, self._raft.settings
+        candidates = range(max(index - settings.log_keep_entries, log.base_index), index)
+        # Ascending: the larger the index, the less is behind it.
+        at = bisect_left(candidates, -settings.max_kept_bytes, key=lambda last: -log.bytes_between(last + 1, index + 1))
+        return candidates.start + at
 
     def install(self, snapshot: SnapshotMeta) -> bool:
         """

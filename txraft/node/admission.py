@@ -34,6 +34,8 @@ class Admission:
         """As `leader_for`, with room made for `count` commands of `size` bytes together."""
         leader = self.leader_for(longest)
         if isinstance(leader, Leader):
+            if self._node.snapshots.limit.is_reached:
+                return Overloaded("snapshot_log_limit", self._node.settings.snapshot_log_limit)
             try:
                 leader.reserve(size, count)
             except UncommittedFull:

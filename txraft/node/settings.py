@@ -35,6 +35,7 @@ class NodeSettings:
     snapshot_hold_bytes: int = 256 << 20
     snapshot_log_bytes: int = 64 << 20
     snapshot_ratio: int = 4
+    snapshot_log_limit: int = 4
     snapshot_slice_ms: int = 5
 
     @property
@@ -57,6 +58,7 @@ class NodeSettings:
             max_uncommitted_bytes=self.max_uncommitted_bytes,
             catch_up_rounds=self.server_catch_up_rounds,
             log_keep_entries=self.log_keep_entries,
+            max_kept_bytes=self.snapshot_log_bytes,
             max_held_bytes=self.snapshot_hold_bytes,
         )
 
@@ -64,5 +66,6 @@ class NodeSettings:
         return TakingSettings(
             snapshot_log_bytes=self.snapshot_log_bytes,
             snapshot_ratio=self.snapshot_ratio,
+            snapshot_log_limit=self.snapshot_log_limit,
             snapshot_slice_ms=self.snapshot_slice_ms,
         )

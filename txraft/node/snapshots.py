@@ -15,6 +15,7 @@ from txraft.core.snapshot import SnapshotMeta
 from txraft.errors import SnapshotRefused
 from txraft.forking import IForker
 from txraft.interfaces import ILogStore, ISnapshotStore, IStateMachine, ITransport, Snapshot
+from txraft.node.growth import Growth, LogLimit
 from txraft.node.receiving import SnapshotReceiving, install
 from txraft.node.restoring import Restore, prepare
 from txraft.node.saving import SnapshotSaving
@@ -27,10 +28,11 @@ from txraft.node.transfers import TransferStatus
 class SnapshotsStatus:
     """
     `index` is that of the newest snapshot, 0 if there is none; `size` its bytes; `time_ms` when the entry there was
-    appended, ms since 1970; `age_s` how long the snapshot has been there, None if it was there at the start.
-    `log_bytes` is the log behind it, in memory. `taking` is how this server takes its own; `sent` and `received` how
-    many went between servers; `failure` is why the last one that was offered to this server could not be received, or
-    empty; `problem` is what is wrong with a newer one that was on disk at the start.
+    appended, ms since 1970; `age_s` how long ago that was, by this server's clock, None if there is none. `log_bytes`
+    is the log behind it, as far as it is committed; `log_limit_bytes` what makes a leader refuse commands. `taking` is
+    how this server takes its own; `sent` and `received` how many went between servers; `failure` is why the last one
+    that was offered to this server could not be received, or empty; `problem` is what is wrong with a newer one that
+    was on disk at the start.
     """
 
     index: int
@@ -38,6 +40,7 @@ class SnapshotsStatus:
     time_ms: int
     age_s: float | None
     log_bytes: int
+    log_limit_bytes: int
     taking: TakingStatus
     sent: int
     received: int
@@ -85,8 +88,8 @@ class SnapshotKeeper:
         self.receiving = SnapshotReceiving(self._store, machine, clock, owner.live, self._install)
         self._taker = SnapshotTaker(machine, self._store, self._describe, clock, forker, settings)
         self.saving = SnapshotSaving(self._store, clock, owner.live, self.take)
-        self._newest_at: float | None = None
-        self._counted_from = self._counted_index = self._log_bytes = 0
+        self.limit = LogLimit()
+        self._applied = Growth()
         self._compacted: tuple[object, ...] = ()
 
     # -- the node's turns
@@ -120,7 +123,7 @@ class SnapshotKeeper:
             if key != self._compacted:
                 self._compacted = key
                 self._compact(raft, newest)
-        self._take_if_due(raft, newest)
+        self._take_if_due(raft, newest.meta.last_index if newest is not None else 0)
         self.saving.note(raft.applied_index)
 
     def _compact(self, raft: Raft, snapshot: Snapshot) -> None:
@@ -160,20 +163,12 @@ class SnapshotKeeper:
             raise SnapshotRefused("this server is not running")
         return raft.snapshots.meta()
 
-    def _take_if_due(self, raft: Raft, newest: Snapshot | None) -> None:
-        """The log behind the newest snapshot is counted as it grows."""
-        newest_index = newest.meta.last_index if newest is not None else 0
-        if newest_index > self._counted_from:
-            if self._counted_from or self._counted_index:
-                self._newest_at = self._clock.seconds()
-            self._counted_from = self._counted_index = newest_index
-            self._log_bytes = 0
-        first_index = max(self._counted_index, raft.log.base_index) + 1
-        if first_index <= raft.applied_index:
-            self._log_bytes += raft.log.bytes_between(first_index, raft.applied_index + 1)
-            self._counted_index = raft.applied_index
-            if raft.is_restored and self._taker.is_due(self._log_bytes):
-                self._take_in_time()
+    def _take_if_due(self, raft: Raft, newest_index: int) -> None:
+        """At each flush, whether anything was applied or not: the last attempt may have failed a while ago."""
+        log_bytes = self._applied.measure(raft.log, newest_index, raft.applied_index)
+        if raft.is_restored and self._taker.is_due(log_bytes):
+            self._take_in_time()
+        self.limit.note(raft, newest_index, self._taker.limit_bytes())
 
     def _take_in_time(self) -> None:
         # Whoever reads the log is told of a failure there, and the status says so.
@@ -199,13 +194,16 @@ class SnapshotKeeper:
 
     def status(self) -> SnapshotsStatus:
         """What there is, and what is on its way."""
-        kept = self._store.kept()
+        raft, kept = self._live(), self._store.kept()
+        newest = kept[0] if kept else None
         return SnapshotsStatus(
-            index=kept[0].meta.last_index if kept else 0,
-            size=kept[0].size if kept else 0,
-            time_ms=kept[0].meta.time_ms if kept else 0,
-            age_s=None if self._newest_at is None else self._clock.seconds() - self._newest_at,
-            log_bytes=self._log_bytes,
+            index=newest.meta.last_index if newest else 0,
+            size=newest.size if newest else 0,
+            time_ms=newest.meta.time_ms if newest else 0,
+            # The core is told the time at each tick.
+            age_s=max(0, raft.time_ms - newest.meta.time_ms) / 1000 if raft is not None and newest else None,
+            log_bytes=self.limit.bytes,
+            log_limit_bytes=self.limit.limit_bytes,
             taking=self._taker.status(),
             sent=self._sending.sent_count,
             received=self.receiving.received_count,

@@ -31,6 +31,7 @@ class TakingSettings:
 
     snapshot_log_bytes: int = 64 << 20
     snapshot_ratio: int = 4
+    snapshot_log_limit: int = 4
     snapshot_slice_ms: int = 5
 
 
@@ -100,9 +101,16 @@ class SnapshotTaker:
             return False
         if self._retry_at is not None and self._clock.seconds() < self._retry_at:
             return False
+        return log_bytes >= self._due_bytes()
+
+    def limit_bytes(self) -> int:
+        """How large the log behind the newest snapshot may become at most, while there is no newer one."""
+        return self._settings.snapshot_log_limit * self._due_bytes()
+
+    def _due_bytes(self) -> int:
         kept = self._store.kept()
         of_last = self._settings.snapshot_ratio * kept[0].size if kept else 0
-        return log_bytes >= max(self._settings.snapshot_log_bytes, of_last)
+        return max(self._settings.snapshot_log_bytes, of_last)
 
     def take(self) -> Deferred[Snapshot]:
         """

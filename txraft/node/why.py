@@ -42,6 +42,7 @@ def reasons(
         sentences.append(
             f"The log grows until a snapshot is taken, and the last one failed: {snapshots.taking.failure}."
         )
+    sentences += _full_log(raft, snapshots)
     if snapshots.failure:
         sentences.append(f"The snapshot that this server needs cannot be received: {snapshots.failure}.")
     if raft.server_id not in raft.membership.members:
@@ -58,6 +59,17 @@ def reasons(
             "applied yet."
         )
     return sentences
+
+
+def _full_log(raft: Raft, snapshots: SnapshotsStatus) -> list[str]:
+    is_refusing = isinstance(raft.role, Leader) and 0 < snapshots.log_limit_bytes <= snapshots.log_bytes
+    if not is_refusing and not raft.holds_entries:
+        return []
+    return [
+        f"{'This leader refuses commands' if is_refusing else 'This server takes no more entries'} until there is a "
+        f"newer snapshot: {snapshots.log_bytes} bytes of log are behind the last one, and snapshot_log_limit is at "
+        f"{snapshots.log_limit_bytes}."
+    ]
 
 
 def _outside(raft: Raft, transport: ITransport) -> str:

@@ -1,0 +1,161 @@
+"""The log does not grow without end while no snapshot is taken, and no longer than that is anybody refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.core.log import ENTRY_OVERHEAD_BYTES
+from txraft.errors import Overloaded
+from txraft.node import RaftNode
+from txraft.node.taking import RETRY_S
+from txraft.testing.cluster import Cluster
+
+LOG_BYTES = 1000
+LIMIT = 3
+UNCOMMITTED_BYTES = 600
+BATCH = [bytes(42)] * 4
+BATCH_BYTES = 4 * (42 + ENTRY_OVERHEAD_BYTES)
+
+
+def cluster_of(size: int) -> Cluster:
+    return Cluster(
+        size=size,
+        snapshot_log_bytes=LOG_BYTES,
+        snapshot_ratio=1,
+        snapshot_log_limit=LIMIT,
+        max_uncommitted_bytes=UNCOMMITTED_BYTES,
+        max_append_bytes=BATCH_BYTES,
+        max_inflight_bytes=UNCOMMITTED_BYTES,
+    )
+
+
+def propose(cluster: Cluster, leader: RaftNode) -> object:
+    """Four commands, and time for a snapshot by a quick server; what came of them."""
+    results: list[Any] = []
+    leader.propose_many(BATCH).addBoth(results.append)
+    assert cluster.run_until(lambda: bool(results))
+    cluster.run(0.05)
+    return getattr(results[0], "value", results[0])
+
+
+def write_until_refused(cluster: Cluster, leader: RaftNode) -> Overloaded:
+    for _ in range(100):
+        answer = propose(cluster, leader)
+        if isinstance(answer, Overloaded):
+            return answer
+    raise AssertionError("nothing was refused")
+
+
+def is_accepted(cluster: Cluster, leader: RaftNode) -> bool:
+    return isinstance(propose(cluster, leader), list)
+
+
+def log_bytes(node: RaftNode) -> int:
+    """All that is in memory."""
+    assert node.raft is not None
+    return node.raft.log.bytes_between(node.raft.log.first_index, node.raft.log.last_index + 1)
+
+
+def slow_snapshots(cluster: Cluster, *server_ids: str, seconds: float = 1000.0) -> None:
+    for server_id in server_ids:
+        cluster.servers[server_id].snapshot_seconds = lambda: seconds
+
+
+class LeaderTests(SynchronousTestCase):
+    def test_a_leader_refuses_commands_until_there_is_a_snapshot(self) -> None:
+        """S10: a child that gets no CPU must not fill the disk."""
+        cluster = cluster_of(3)
+        cluster.start()
+        leader = cluster.elect()
+        slow_snapshots(cluster, *cluster.ids, seconds=1.0)
+        refusal = write_until_refused(cluster, leader)
+        self.assertEqual((refusal.bound, refusal.limit), ("snapshot_log_limit", LIMIT))
+        status = leader.status().snapshots
+        self.assertEqual(status.log_limit_bytes, LIMIT * LOG_BYTES)
+        for server_id in cluster.ids:
+            self.assertLessEqual(log_bytes(cluster.node(server_id)), LIMIT * LOG_BYTES + UNCOMMITTED_BYTES)
+        sentence = (
+            f"This leader refuses commands until there is a newer snapshot: {status.log_bytes} bytes of log are behind "
+            "the last one, and snapshot_log_limit is at 3000."
+        )
+        self.assertIn(sentence, leader.status().waiting_for)
+        self.assertTrue(cluster.run_until(lambda: leader.status().snapshots.taking.taken == 1, 60))
+        self.assertTrue(is_accepted(cluster, leader))
+
+    def test_it_answers_reads_and_changes_its_members_meanwhile(self) -> None:
+        cluster = cluster_of(3)
+        cluster.start()
+        leader = cluster.elect()
+        slow_snapshots(cluster, *cluster.ids)
+        write_until_refused(cluster, leader)
+        answers: list[Any] = []
+        leader.read(b"").addBoth(answers.append)
+        heir = next(server_id for server_id in cluster.ids if server_id != leader.settings.server_id)
+        leader.transfer_leadership(heir).addBoth(answers.append)
+        self.assertTrue(cluster.run_until(lambda: len(answers) == 2))
+        self.assertEqual(cluster.node(heir).status().role, "leader")
+        self.assertIsInstance(propose(cluster, cluster.node(heir)), Overloaded)
+
+    def test_it_tries_again_although_nothing_is_written_any_more(self) -> None:
+        """S10: after a snapshot that failed."""
+        cluster = cluster_of(1)
+        cluster.start()
+        leader = cluster.elect()
+        cluster.servers["s1"].disk.fail("create", under="/data/snapshots")
+        write_until_refused(cluster, leader)
+        self.assertIn("create", leader.status().snapshots.taking.failure)
+        cluster.run(RETRY_S / 2)
+        self.assertIsInstance(propose(cluster, leader), Overloaded)
+        cluster.run(RETRY_S)
+        self.assertTrue(is_accepted(cluster, leader))
+
+    def test_the_log_says_when_it_begins_and_when_it_ends(self) -> None:
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        cluster = cluster_of(1)
+        cluster.start()
+        leader = cluster.elect()
+        slow_snapshots(cluster, "s1", seconds=1.0)
+        write_until_refused(cluster, leader)
+        cluster.run(60)
+        said = [formatEvent(event) for event in events if "txraft.node.growth" in event["log_namespace"]]
+        self.assertEqual(len(said), 2, said)
+        self.assertIn("snapshot_log_limit is at 3000", said[0])
+        self.assertIn("there is room in the log again", said[1])
+
+
+class FollowerTests(SynchronousTestCase):
+    def test_a_follower_acknowledges_no_more_than_there_is_room_for_and_the_others_go_on(self) -> None:
+        """S10."""
+        cluster = cluster_of(3)
+        cluster.start()
+        leader = cluster.elect()
+        slow = next(server_id for server_id in cluster.ids if server_id != leader.settings.server_id)
+        slow_snapshots(cluster, slow)
+        node = cluster.node(slow)
+        for _ in range(3 * LIMIT * LOG_BYTES // BATCH_BYTES):
+            self.assertTrue(is_accepted(cluster, leader))
+            self.assertLessEqual(log_bytes(node), 2 * LIMIT * LOG_BYTES + 2 * UNCOMMITTED_BYTES)
+        cluster.run(1)
+        self.assertEqual((leader.status().role, node.status().leader_id), ("leader", leader.settings.server_id))
+        self.assertGreaterEqual(log_bytes(node), 2 * LIMIT * LOG_BYTES)
+        self.assertTrue(any("takes no more entries" in sentence for sentence in node.status().waiting_for))
+
+    def test_it_takes_the_rest_when_it_has_a_snapshot(self) -> None:
+        cluster = cluster_of(3)
+        cluster.start()
+        leader = cluster.elect()
+        slow = next(server_id for server_id in cluster.ids if server_id != leader.settings.server_id)
+        slow_snapshots(cluster, slow, seconds=5.0)
+        count = 3 * LIMIT * LOG_BYTES // BATCH_BYTES
+        for _ in range(count):
+            self.assertTrue(is_accepted(cluster, leader))
+        machine: Any = cluster.servers[slow].machine
+        self.assertLess(len(machine.commands), 4 * count)
+        slow_snapshots(cluster, slow, seconds=0.0)
+        self.assertTrue(cluster.run_until(lambda: len(machine.commands) == 4 * count, 200))
+        cluster.check_replay()

@@ -1,0 +1,72 @@
+"""How large the log behind the newest snapshot has become, and how large it may become."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from txraft.core.follower import Follower
+from txraft.core.log import Log
+from txraft.core.raft import Raft
+
+_FOLLOWERS_SHARE = 2
+"""So many times as much as makes a leader refuse commands makes a follower take nothing: mostly the first is enough."""
+
+
+class Growth:
+    """Bytes of log behind the newest snapshot, up to an index that only grows. Hardly any entry is weighed twice."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._first_index = self._last_index = 0
+
+    def measure(self, log: Log, newest_index: int, last_index: int) -> int:
+        """The entries behind `newest_index`, up to `last_index`; what is not in memory any more is not counted."""
+        if newest_index > self._first_index:
+            self._first_index = self._last_index = newest_index
+            self.bytes = 0
+        first_index = max(self._last_index, log.base_index) + 1
+        if first_index <= last_index:
+            self.bytes += log.bytes_between(first_index, last_index + 1)
+            self._last_index = last_index
+        return self.bytes
+
+
+class LogLimit:
+    """
+    Keeps the log from growing without end while a snapshot takes long, or cannot be taken.
+
+    `is_reached`: a leader takes no more commands. A follower cannot refuse entries; at twice the limit it keeps what
+    comes in memory, unacknowledged, so that the leader's window for it closes, as with a disk that does not answer.
+    Only committed entries count: those can be in the next snapshot, whatever else may happen. What is not committed has
+    a bound of its own.
+    """
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self.is_reached = False
+        self.bytes = 0
+        self.limit_bytes = 0
+        self._committed = Growth()
+
+    def note(self, raft: Raft, newest_index: int, limit_bytes: int) -> None:
+        """Once each flush: the newest snapshot ends with `newest_index`."""
+        self.limit_bytes = limit_bytes
+        self.bytes = self._committed.measure(raft.log, newest_index, raft.commit_index)
+        if self.is_reached != (self.bytes >= limit_bytes):
+            self.is_reached = not self.is_reached
+            self._say()
+        is_held = self.bytes >= limit_bytes * _FOLLOWERS_SHARE and isinstance(raft.role, Follower)
+        raft.has_news |= raft.holds_entries and not is_held
+        raft.holds_entries = is_held
+
+    def _say(self) -> None:
+        if self.is_reached:
+            self._log.warn(
+                "{bytes} bytes of log are behind the newest snapshot; snapshot_log_limit is at {limit}: until there is "
+                "a newer one, a leader refuses commands",
+                bytes=self.bytes,
+                limit=self.limit_bytes,
+            )
+        else:
+            self._log.info("there is room in the log again: {bytes} bytes", bytes=self.bytes)
