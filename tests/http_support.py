@@ -65,7 +65,12 @@ class Admin:
     """The admin HTTP of one node. Every JSON answer is checked against the OpenAPI document."""
 
     def __init__(
-        self, cluster: Cluster, node: RaftNode, token: bytes | None = None, names: tuple[str, ...] = ("node.example",)
+        self,
+        cluster: Cluster,
+        node: RaftNode,
+        token: bytes | None = None,
+        names: tuple[str, ...] = ("node.example",),
+        bandwidth: int = 0,
     ) -> None:
         self.cluster = cluster
         self.operations = Operations(
@@ -74,7 +79,7 @@ class Admin:
             read_server_id=read_name,
             seconds=cluster.clock.seconds,
         )
-        self.resource = make_resource(self.operations, Gate(frozenset(names), token))
+        self.resource = make_resource(self.operations, Gate(frozenset(names), token), cluster.clock, bandwidth)
         self.site = AdminSite(self.resource, cluster.clock)
         self.site.startFactory()
 

@@ -27,9 +27,9 @@ def written(size=3, commands=3, command_bytes=20, **options):
     return cluster, leader
 
 
-def large():
+def large(**options):
     """One server whose snapshot is sent in many pieces."""
-    return written(size=1, commands=40, command_bytes=PIECE_BYTES // 8)
+    return written(size=1, commands=40, command_bytes=PIECE_BYTES // 8, **options)
 
 
 def begin(admin: Admin, body: object = {}, **headers: str) -> Exchange:
@@ -173,6 +173,45 @@ def test_the_file_is_held_while_it_is_sent_although_newer_ones_take_its_place():
     exchange.transport.producer.resumeProducing()
     assert cluster.run_until(lambda: exchange.is_answered)
     assert decoded(exchange.answer.body).meta.last_index == index
+
+
+def test_it_is_not_sent_more_quickly_than_is_allowed():
+    bandwidth = PIECE_BYTES // 3
+    cluster, admin = large(bandwidth=bandwidth)
+    exchange = begin(admin)
+    assert cluster.run_until(lambda: exchange.transport.value())
+    for seconds in range(1, 10):
+        cluster.run(1)
+        sent = len(exchange.transport.value())
+        assert (seconds - 1) * bandwidth < sent < (seconds + 2) * bandwidth, seconds
+    assert cluster.run_until(lambda: exchange.is_answered, 60)
+    decoded(exchange.answer.body)
+
+
+def test_who_goes_away_while_the_next_piece_has_to_wait_lets_go_of_the_file():
+    cluster, admin = large(bandwidth=PIECE_BYTES // 100)
+    exchange = begin(admin)
+    assert cluster.run_until(lambda: exchange.transport.value())
+    exchange.channel.connectionLost(Failure(ConnectionDone()))
+    size = len(exchange.transport.value())
+    cluster.run(10)
+    assert (open_files(cluster), len(admin.resource.under_way), len(exchange.transport.value())) == ([], 0, size)
+
+
+def test_one_that_the_disk_has_damaged_is_noticed_and_another_is_sent():
+    """S11: nothing was applied since that one was taken, so it would do if it were good."""
+    cluster, admin = written(size=1)
+    assert admin.post("/v1/snapshot", {}).code == 200
+    node, disk = admin.operations.node, cluster.servers["s1"].disk
+    [snapshot] = node.snapshots._store.kept()
+    [path] = [name for name in disk.file_names() if name.endswith(".snapshot")]
+    damaged = bytearray(disk.read_file(path))
+    damaged[snapshot.size // 2] ^= 1
+    disk.write_file(path, bytes(damaged))
+    decoded(admin.post("/v1/backup", {}).body)
+    assert (node.status().snapshots.taking.taken, node.status().snapshots.index) == (2, snapshot.meta.last_index)
+    decoded(admin.post("/v1/backup", {}).body)
+    assert node.status().snapshots.taking.taken == 2
 
 
 def open_files(cluster):

@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "txraft._proto": (),
     "txraft.errors": (),
     "txraft.framing": (),
+    "txraft.pace": (),
     "txraft.core": ("txraft.core",),
     "txraft.interfaces": ("txraft.core.contact", "txraft.core.log", "txraft.core.messages", "txraft.core.snapshot"),
     "txraft.codec": (
@@ -44,6 +45,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.errors",
         "txraft.codec",
         "txraft.framing",
+        "txraft.pace",
         "txraft.core.cluster_id",
         "txraft.core.contact",
         "txraft.core.messages",
@@ -80,6 +82,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.interfaces",
         "txraft.net.addresses",
         "txraft.net.failures",
+        "txraft.pace",
         "txraft.plugins",
         "txraft.storage",
         "txraft.testing",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from snapshot_cases import Server, meta
+from twisted.logger import capturedLogs, formatEvent
 from zope.interface import implementer
 
 from txraft.errors import MachineError, StorageError
@@ -118,3 +119,37 @@ def test_servers_that_can_be_prepared_start_and_are_sent_snapshots():
     cluster.start(away)
     assert cluster.run_until(lambda: len(cluster.servers[away].machine) == 10)
     cluster.check_replay()
+
+
+class Slow(RecordingMachine):
+    """Says nothing about how it is restored, and takes half a second for it."""
+
+    def __init__(self, busy: Callable[[float], object]) -> None:
+        super().__init__()
+        self._busy = busy
+
+    def restore(self, chunks: Sequence[bytes]) -> None:
+        super().restore(chunks)
+        self._busy(0.5)
+
+
+def test_how_long_a_machine_held_the_server_up_is_known_and_logged():
+    cluster = Cluster(size=1, machine_of=lambda server_id: Slow(lambda s: cluster.servers["s1"].be_busy(s)))
+    cluster.start()
+    leader = cluster.elect()
+    results: list[object] = []
+    leader.propose(b"x").addCallback(lambda _: leader.take_snapshot()).addCallback(results.append)
+    assert cluster.run_until(lambda: bool(results))
+    assert leader.status().snapshots.restore_stall_s is None
+    cluster.crash("s1", keep="all")
+    with capturedLogs() as events:
+        cluster.start()
+        [sentence] = cluster.node("s1").status().waiting_for[:1]
+        assert sentence.startswith("The state machine is not yet restored from the snapshot at entry ")
+        leader = cluster.elect()
+    assert round(leader.status().snapshots.restore_stall_s or 0, 3) == 0.5
+    said = [formatEvent(event) for event in events if "txraft.node.snapshots" in str(event.get("log_namespace"))]
+    assert said == [
+        "restoring the state machine took 0.50 s, in which this server did nothing else: see txraft.images."
+        "IPreparedRestore"
+    ]

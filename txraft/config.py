@@ -115,7 +115,10 @@ class Config:
         syntax.MILLISECONDS, "10000", "A child that writes a snapshot and is silent for this long is killed."
     )
     snapshot_bandwidth: int = _key(
-        syntax.size(0), "0", "A snapshot is sent to another server with so many bytes a second; 0: as fast as it goes."
+        syntax.size(0),
+        "0",
+        "A snapshot is sent to another server, or to whoever makes a backup, with so many bytes a second; 0: as "
+        "quickly as it goes.",
     )
     snapshot_hold_bytes: int = _key(
         syntax.size(4096),

@@ -35,8 +35,7 @@ class IStateMachine(Interface):
 
         @param first_index: index of `commands[0]` in the log; the next command has the next index.
         @param commands: one or more, as they were proposed. Must not be changed.
-        @param time_ms: when the leader appended them, in ms since 1970; the same on every server, never decreasing.
-            The only clock that `apply` may use.
+        @param time_ms: when the leader appended them, ms since 1970, never decreasing; the only clock to be used.
         @return: as many results as commands. On the server that proposed it, a result fires the proposal's Deferred.
         @raise Exception: stops the server, on every server: a command that is wrong is answered with a result that
             says so, not with an exception. Clients are told its type, the log what it says: nothing secret.
@@ -54,7 +53,8 @@ class IStateMachine(Interface):
 
     def restore(chunks: Sequence[bytes]) -> None:
         """
-        Replace the whole state by one that `snapshot` returned, here or on another server.
+        Replace the whole state by one that `snapshot` returned, here or on another server. Nothing else is done
+        meanwhile: a machine whose state is large provides `txraft.images.IPreparedRestore`, too.
 
         @raise ValueError: the chunks are not a snapshot; the state is as it was.
         """

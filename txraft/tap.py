@@ -173,7 +173,7 @@ def make_http(
     token = read_token(config.admin_token_file) if config.admin_token_file is not None else None
     gate = Gate(host_names(config.server_id, config.admin_address), token)
     port = ReservedPort(reactor, config.http_bind_ip, config.http_server_port)
-    return port, AdminService(reactor, operations, gate, port, config.admin_address)
+    return port, AdminService(reactor, operations, gate, port, config.admin_address, config.snapshot_bandwidth)
 
 
 def make_manholes(config: Config, operations: Operations, reactor: Any) -> list[tuple[ReservedPort, Service, str]]:

@@ -28,17 +28,23 @@ def host_names(server_id: str, admin_address: str) -> frozenset[str]:
 class AdminService(Service):
     """
     Serves `operations` at `endpoint` to those whom `gate` lets pass, and lets the other servers send operators to
-    `admin_address`; empty: to nowhere.
+    `admin_address`; empty: to nowhere. `bandwidth` is that of each file that is sent, see `txraft.pace.Pace`.
     """
 
     def __init__(
-        self, reactor: Any, operations: Operations, gate: Gate, endpoint: IStreamServerEndpoint, admin_address: str
+        self,
+        reactor: Any,
+        operations: Operations,
+        gate: Gate,
+        endpoint: IStreamServerEndpoint,
+        admin_address: str,
+        bandwidth: int,
     ) -> None:
         self._reactor = reactor
         self._operations = operations
         self._endpoint = endpoint
         self._admin_address = admin_address
-        self._resource = make_resource(operations, gate)
+        self._resource = make_resource(operations, gate, reactor, bandwidth)
         self._connections = Connections(AdminSite(self._resource, reactor), MAX_CONNECTIONS)
         self._port: IListeningPort | None = None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
@@ -46,8 +47,10 @@ class AdminResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, endpoints: Iterable[Endpoint], gate: Gate) -> None:
+    def __init__(self, endpoints: Iterable[Endpoint], gate: Gate, clock: IReactorTime, bandwidth: int) -> None:
         super().__init__()
+        self._clock = clock
+        self._bandwidth = bandwidth
         self._gate = gate
         self._paths: dict[bytes, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
@@ -80,7 +83,7 @@ class AdminResource(Resource):
         if not is_wanted:
             file.reader.close()
             return
-        sender = FileSender(request, file)
+        sender = FileSender(request, file, self._clock, self._bandwidth)
         self._senders[sender] = None
         sender.start()
         await sender.done
@@ -173,6 +176,10 @@ class AdminSite(Site):
             )
 
 
-def make_resource(operations: Operations, gate: Gate) -> AdminResource:
-    """The whole admin HTTP of one server."""
-    return AdminResource(all_endpoints(operations), gate)
+def make_resource(operations: Operations, gate: Gate, clock: IReactorTime, bandwidth: int) -> AdminResource:
+    """
+    The whole admin HTTP of one server.
+
+    @param bandwidth: of each file that is sent, see `txraft.pace.Pace`.
+    """
+    return AdminResource(all_endpoints(operations), gate, clock, bandwidth)

@@ -1,17 +1,18 @@
-"""An answer of the admin HTTP that is a file: read as quickly as the other side takes it, and never held as a whole."""
+"""An answer of the admin HTTP that is a file: read as the other side takes it, in time, and never held as a whole."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from zope.interface import implementer
 
 from txraft.admin.http_answers import FILE_TYPE, FileResponse, write_head
+from txraft.pace import Pace
 
 PIECE_BYTES = 1 << 18
 """So much is read at a time, and is in memory of each file beside what the transport holds."""
@@ -30,10 +31,14 @@ class FileSender:
     A file that cannot be read to its end ends with the connection: whoever reads sees that something is missing.
     """
 
-    def __init__(self, request: Request, file: FileResponse) -> None:
+    def __init__(self, request: Request, file: FileResponse, clock: IReactorTime, bandwidth: int) -> None:
+        """@param bandwidth: see `Pace`."""
         self.done: Deferred[None] = Deferred()
         self._request = request
         self._file = file
+        self._clock = clock
+        self._pace = Pace(clock.seconds, bandwidth)
+        self._wait: IDelayedCall | None = None
         self._offset = 0
         self._is_reading = False
         self._is_paused = False
@@ -56,13 +61,18 @@ class FileSender:
             transport.abortConnection()
 
     def _go_on(self) -> None:
-        if self._is_reading or self._is_paused or self._is_over:
+        is_waiting = self._is_reading or (self._wait is not None and self._wait.active())
+        if is_waiting or self._is_paused or self._is_over:
             return
         if self._offset >= self._file.size:
             self._end()
             return
+        wait_s = self._pace.wait_s()
+        if wait_s > 0:
+            self._wait = self._clock.callLater(wait_s, self._go_on)
+            return
         self._is_reading = True
-        self._file.reader.read(self._offset, PIECE_BYTES).addCallbacks(self._send, self._cannot_read)
+        self._file.reader.read(self._offset, self._pace.piece(PIECE_BYTES)).addCallbacks(self._send, self._cannot_read)
 
     def _send(self, data: bytes) -> None:
         self._is_reading = False
@@ -72,6 +82,7 @@ class FileSender:
             self.cut("the file has ended")
             return
         self._offset += len(data)
+        self._pace.sent(len(data))
         self._request.write(data)
         self._go_on()
 
@@ -100,5 +111,7 @@ class FileSender:
         """There is nobody any more to send anything to."""
         if not self._is_over:
             self._is_over = True
+            if self._wait is not None and self._wait.active():
+                self._wait.cancel()
             self._file.reader.close()
             self.done.callback(None)

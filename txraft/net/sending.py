@@ -34,11 +34,10 @@ from txraft.net.dialling import CONNECT_S, FIRST_RETRY_S, LAST_RETRY_S, RETRY_JI
 from txraft.net.handshake import MAX_HELLO_BYTES, Registry, quoted
 from txraft.net.journal import Journal
 from txraft.net.links import Link
+from txraft.pace import Pace
 
 CHUNK_BYTES = 1 << 17
 WINDOW_BYTES = 8 * CHUNK_BYTES
-
-MIN_WAIT_S = 0.001
 
 MAX_REFUSAL = 500
 """So much of what a receiver says is logged."""
@@ -160,25 +159,6 @@ class SnapshotTransfer:
             self.done.callback(None)
 
 
-class Pace:
-    """Says when the next bytes may be sent, so that they are `bandwidth` a second in the mean; 0: always now."""
-
-    def __init__(self, seconds: Callable[[], float], bandwidth: int) -> None:
-        self._seconds = seconds
-        self._bandwidth = bandwidth
-        self._next = seconds()
-
-    def wait_s(self) -> float:
-        """How long to wait yet; what is shorter than a clock can tell is not waited for."""
-        wait_s = self._next - self._seconds()
-        return wait_s if wait_s > MIN_WAIT_S else 0.0
-
-    def sent(self, size: int) -> None:
-        """So many bytes more were sent."""
-        if self._bandwidth:
-            self._next = max(self._next, self._seconds()) + size / self._bandwidth
-
-
 class _Dialler(Factory):
     noisy = False
 
@@ -251,7 +231,8 @@ class SendingLink(Link):
             self._wait = self.reactor.callLater(wait_s, self._go_on)
             return
         self._is_reading = True
-        transfer.reader.read(sent, CHUNK_BYTES).addCallbacks(self._send, self._cannot_read, (sent,))
+        data = transfer.reader.read(sent, transfer.pace.piece(CHUNK_BYTES))
+        data.addCallbacks(self._send, self._cannot_read, (sent,))
 
     def _send(self, data: bytes, offset: int) -> None:
         self._is_reading = False

@@ -61,7 +61,7 @@ class SnapshotSaving:
         Fails with `SnapshotRefused`, or as taking one does.
         """
         yield self._when_applied(at_least)
-        snapshot = yield self._take()
+        snapshot = yield self._take_intact()
         if snapshot.meta.last_index < at_least:
             # That one had begun before; the next one does not.
             snapshot = yield self._take()
@@ -70,6 +70,16 @@ class SnapshotSaving:
             raise SnapshotRefused("this server is stopping")
         reader = yield self._store.open(snapshot)
         return HeldSnapshot(snapshot, reader)
+
+    @inlineCallbacks
+    def _take_intact(self) -> Generator[Deferred[Any], Any, Snapshot]:
+        """What is taken now has just been verified; one that was there may have been damaged by the disk since."""
+        before = self._store.kept()
+        snapshot: Snapshot = yield self._take()
+        if snapshot in before and not (yield self._store.check(snapshot)):
+            # That one is kept no longer, so this is another.
+            snapshot = yield self._take()
+        return snapshot
 
     def _when_applied(self, index: int) -> Deferred[None]:
         raft = self._live()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.core.leader import Leader
@@ -14,6 +15,7 @@ from txraft.core.raft import Raft
 from txraft.core.snapshot import SnapshotMeta
 from txraft.errors import SnapshotRefused
 from txraft.forking import IForker
+from txraft.images import IPreparedRestore
 from txraft.interfaces import ILogStore, ISnapshotStore, IStateMachine, ITransport, Snapshot
 from txraft.node.growth import Growth, LogLimit
 from txraft.node.receiving import SnapshotReceiving, install
@@ -22,6 +24,11 @@ from txraft.node.saving import SnapshotSaving
 from txraft.node.sending import SnapshotSending
 from txraft.node.taking import SnapshotTaker, TakingSettings, TakingStatus
 from txraft.node.transfers import TransferStatus
+
+_log = Logger()
+
+NOTABLE_STALL_S = 0.1
+"""A turn that takes longer is worth a line in the log: elections begin soon after."""
 
 
 @attrs.frozen
@@ -32,7 +39,8 @@ class SnapshotsStatus:
     is the log behind it, as far as it is committed; `log_limit_bytes` what makes a leader refuse commands. `taking` is
     how this server takes its own; `sent` and `received` how many went between servers; `failure` is why the last one
     that was offered to this server could not be received, or empty; `problem` is what is wrong with a newer one that
-    was on disk at the start.
+    was on disk at the start. `restore_stall_s`: for how long the server did nothing else when a snapshot last became
+    its state, None if none has since the start.
     """
 
     index: int
@@ -47,6 +55,7 @@ class SnapshotsStatus:
     failure: str
     transfers: tuple[TransferStatus, ...]
     problem: str
+    restore_stall_s: float | None
 
 
 @attrs.frozen
@@ -90,6 +99,7 @@ class SnapshotKeeper:
         self.saving = SnapshotSaving(self._store, clock, owner.live, self.take)
         self.limit = LogLimit()
         self._applied = Growth()
+        self._restore_stall_s: float | None = None
         self._compacted: tuple[object, ...] = ()
 
     # -- the node's turns
@@ -105,9 +115,21 @@ class SnapshotKeeper:
         raft = self._live()
         # Meanwhile a newer one may have come from a leader.
         if raft is not None and not raft.is_restored:
-            restore()
+            self._become(restore)
             raft.is_restored = True
             self._flush()
+
+    def _become(self, restore: Restore) -> None:
+        """Put the state of a snapshot in the place of the machine's."""
+        began = self._clock.seconds()
+        restore()
+        self._restore_stall_s = stall_s = self._clock.seconds() - began
+        if stall_s >= NOTABLE_STALL_S:
+            _log.warn(
+                "restoring the state machine took {stall:.2f} s, in which this server did nothing else{hint}",
+                stall=stall_s,
+                hint="" if IPreparedRestore.providedBy(self._machine) else ": see txraft.images.IPreparedRestore",
+            )
 
     def carry_out(self, raft: Raft, wanted: tuple[str, ...]) -> None:
         """Once each flush: send what is wanted, and forget of the log what can be forgotten."""
@@ -185,7 +207,7 @@ class SnapshotKeeper:
                 raft.is_restored = True
                 self._log_store.reset(snapshot.meta).addErrback(self._failed)
                 assert restore is not None, snapshot.meta
-                restore()
+                self._become(restore)
                 self._replaced()
         except Exception as error:
             self._fail(error)
@@ -210,4 +232,5 @@ class SnapshotKeeper:
             failure=self.receiving.failure,
             transfers=(*self._sending.status(), *self.receiving.status()),
             problem=self._store.problem,
+            restore_stall_s=self._restore_stall_s,
         )

@@ -42,6 +42,11 @@ def reasons(
         sentences.append(
             f"The log grows until a snapshot is taken, and the last one failed: {snapshots.taking.failure}."
         )
+    if not raft.is_restored:
+        sentences.append(
+            f"The state machine is not yet restored from the snapshot at entry {snapshots.index}: until then this "
+            "server answers nobody."
+        )
     sentences += _full_log(raft, snapshots)
     if snapshots.failure:
         sentences.append(f"The snapshot that this server needs cannot be received: {snapshots.failure}.")
