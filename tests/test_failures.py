@@ -6,6 +6,7 @@ import errno
 
 import pytest
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionRefusedError, DNSLookupError, NoRouteError
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
 
 from txraft.net.failures import why_not_connected
@@ -17,6 +18,9 @@ from txraft.net.failures import why_not_connected
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "Connection refused"),
         (NoRouteError(errno.EHOSTUNREACH, "No route to host"), "No route to host"),
         (ConnectError(string=Failure(ConnectionDone())), "Connection was closed cleanly"),
+        (ConnectTimeout(errno.ETIMEDOUT, "Connection timed out"), "Connection timed out"),
+        (ConnectTimeout(), "no answer in time"),
+        (ConnectTimeout(string="no answer within 5 s"), "no answer within 5 s"),
         (ConnectionRefusedError(), "Connection was refused by other side"),
         (DNSLookupError("no results for hostname lookup: x"), "DNS lookup failed: no results for hostname lookup: x"),
         (ValueError("'s2' has no port"), "'s2' has no port"),

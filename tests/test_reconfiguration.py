@@ -8,7 +8,7 @@ import pytest
 from twisted.python.failure import Failure
 
 from txraft.core.change import Change
-from txraft.errors import ChangeFailed, ChangeRefused, HandOverFailed, NotLeader, Stopped
+from txraft.errors import ChangeFailed, ChangeRefused, HandOverFailed, NotLeader, OutcomeUnknown, Stopped
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
 
@@ -199,11 +199,36 @@ def test_a_follower_and_a_stopped_server_change_nothing():
     leader = cluster.elect()
     follower = next(node for node in cluster.running() if node is not leader)
     assert isinstance(decided(cluster, follower, Change(removed=("s1",))), NotLeader)
-    waiting = outcome(leader.change_membership(Change(voters=("s9",))))
     leader.stopService()
     cluster.run(20)
-    assert isinstance(waiting[0], Stopped)
     assert isinstance(decided(cluster, leader, Change(removed=("s1",))), Stopped)
+
+
+def test_whether_a_change_is_made_that_its_leader_does_not_see_the_end_of_is_unknown():
+    """The next leader goes on with it: here, it adds the server."""
+    cluster = Cluster(seed=9, size=3, passive=1)
+    cluster.start("s1", "s2", "s3")
+    leader = cluster.elect()
+    waiting = outcome(leader.change_membership(Change(voters=("s4",))))
+    cluster.run(0.2)
+    leader.stopService()
+    assert cluster.run_until(lambda: bool(waiting), 20)
+    assert isinstance(waiting[0], OutcomeUnknown), waiting
+    cluster.start("s4")
+    membership = cluster.node("s4").raft.memberships
+    assert cluster.run_until(lambda: membership.current.voters == ("s1", "s2", "s3", "s4"), 20)
+
+
+def test_who_waits_for_a_hand_over_is_not_told_that_nothing_was_done_if_its_leader_ends():
+    cluster = Cluster(seed=9)
+    cluster.start()
+    leader = cluster.elect()
+    heir = next(server_id for server_id in cluster.ids if cluster.node(server_id) is not leader)
+    handed = outcome(leader.transfer_leadership(heir))
+    leader.stopService()
+    cluster.crash(heir)
+    assert cluster.run_until(lambda: bool(handed), 20)
+    assert isinstance(handed[0], HandOverFailed), handed
 
 
 def test_the_leadership_is_handed_over_and_no_proposal_is_lost():

@@ -176,7 +176,7 @@ class Peer:
 
 
 def give_up(result: object, timeout_s: float) -> NoReturn:
-    raise ConnectTimeout(f"no answer within {timeout_s:g} s")
+    raise ConnectTimeout(string=f"no answer within {timeout_s:g} s")
 
 
 class _Dialler(Factory):

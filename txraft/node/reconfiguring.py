@@ -12,16 +12,29 @@ from txraft.core.change import Change
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership
 from txraft.core.raft import Raft
-from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, HandOverFailed, NotLeader, OutcomeUnknown
+from txraft.errors import (
+    ChangeFailed,
+    ChangeRefused,
+    ChangeUnderWay,
+    HandOverFailed,
+    NotLeader,
+    OutcomeUnknown,
+    Stopped,
+)
 
 Verdict = Callable[[Raft], Membership | Exception | None]
 """What has become of it: a result, a failure, or None as long as nobody knows."""
+
+
+Abandoned = Callable[[str, Stopped], Exception]
+"""What is answered if this server ends before the verdict, and why it does."""
 
 
 @attrs.frozen
 class _Waiter:
     deferred: Deferred[Membership]
     verdict: Verdict
+    abandoned: Abandoned
 
 
 class Reconfiguring:
@@ -45,7 +58,9 @@ class Reconfiguring:
             return raft.membership
 
         if can_begin(raft) is None:
-            return self._wait(can_begin).addCallback(lambda _: self._change(raft, leader, change))
+            return self._wait(can_begin, lambda _, stopped: stopped).addCallback(
+                lambda _: self._change(raft, leader, change)
+            )
         return self._change(raft, leader, change)
 
     def _change(self, raft: Raft, leader: Leader, change: Change) -> Deferred[Membership]:
@@ -68,7 +83,7 @@ class Reconfiguring:
                 return OutcomeUnknown(index, "the leadership ended before the change was made")
             return None
 
-        return self._wait(verdict)
+        return self._wait(verdict, lambda why, _: OutcomeUnknown(index, why))
 
     def hand_over(self, leader: Leader, server_id: str, is_over: Callable[[], bool]) -> Deferred[Membership]:
         """Ask a leader to let `server_id` lead, and wait until it does; `is_over` says when to wait no longer."""
@@ -87,10 +102,10 @@ class Reconfiguring:
                 return HandOverFailed(f"{raft.leader_id} leads now, not {server_id}")
             return HandOverFailed(f"no leader is known, nor that {server_id} is it") if is_over() else None
 
-        return self._wait(verdict)
+        return self._wait(verdict, lambda why, _: HandOverFailed(f"{why}, and has not heard that {server_id} leads"))
 
-    def _wait(self, verdict: Verdict) -> Deferred[Membership]:
-        waiter = _Waiter(Deferred(), verdict)
+    def _wait(self, verdict: Verdict, abandoned: Abandoned) -> Deferred[Membership]:
+        waiter = _Waiter(Deferred(), verdict, abandoned)
         self._waiters.append(waiter)
         return waiter.deferred
 
@@ -106,10 +121,11 @@ class Reconfiguring:
             else:
                 waiter.deferred.callback(verdict)
 
-    def refuse_all(self, error: Exception) -> None:
+    def end(self, why: str, stopped: Stopped) -> None:
+        """This server does nothing more. Others may go on with what was begun."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            waiter.deferred.errback(error)
+            waiter.deferred.errback(waiter.abandoned(why, stopped))
 
 
 def refusal(error: core_change.ChangeRefused) -> ChangeRefused:

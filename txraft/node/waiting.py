@@ -46,7 +46,7 @@ class Waiting:
         self.proposals.refuse_gathered(stopped)
         self.proposals.end(why, kept_index=0)
         self.reads.refuse_all(stopped)
-        self.changes.refuse_all(stopped)
+        self.changes.end(why, stopped)
 
     def failed(self, error: FatalError) -> None:
         """Tell whoever waits for this server's failure; once."""
