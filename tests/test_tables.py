@@ -48,6 +48,17 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual([row[0] for row in rows], ["server", "s1", "s2", "s3"])
         self.assertEqual(sorted(row[1] for row in rows[1:]), ["leader", "voter", "voter"])
 
+    def test_why_a_link_is_down_stands_below_the_table_if_it_is_long(self) -> None:
+        _, found = operations()
+        why = "refused there: 's2' belongs to another cluster, which was recovered without it\x1b"
+        lines = tables.members(
+            [member | {"link": why} if member["is_leader"] else member for member in found.members()]
+        )
+        [leader_id] = [member["server_id"] for member in found.members() if member["is_leader"]]
+        self.assertEqual(lines[-1], f"{leader_id}: {tables.printable(why)}")
+        self.assertEqual(len(lines), 5)
+        self.assertLess(max(map(len, lines[:-1])), 120)
+
     def test_a_status_says_who_leads_and_that_nothing_holds_it_up(self) -> None:
         _, found = operations()
         text = "\n".join(tables.status(found.status()))
@@ -95,6 +106,17 @@ class AnswerTests(SynchronousTestCase):
         _, found = operations(size=1)
         text = "\n".join(tables.plan(self.successResultOf(found.plan(remove=["s1"]))))
         self.assertIn("REFUSED: no voter would be left.", text)
+
+    def test_a_plan_says_when_nothing_would_change(self) -> None:
+        _, found = operations(size=2, passive=1)
+        asked: list[dict[str, list[str]]] = [
+            {"remove": ["s9"]},
+            {"add": ["s1"]},
+            {"add": ["s3"]},
+            {"remove": ["s1", "s2"]},
+        ]
+        texts = ["\n".join(tables.plan(self.successResultOf(found.plan(**each)))) for each in asked]
+        self.assertEqual(["nothing would change" in text for text in texts], [True, True, False, False])
 
     def test_a_change_under_way_is_one_line_and_nothing_when_it_is_done(self) -> None:
         cluster, found = operations(size=1, passive=1)

@@ -124,7 +124,7 @@ def _costs(remains: Remains) -> Iterator[str]:
     )
     if remains.committed_index < last_index:
         yield (
-            f"{_entries(remains.committed_index + 1, last_index)} will be committed, whether they were before or not: "
+            f"{_entries(remains.committed_index + 1, last_index)} will be committed, also what never was: "
             "clients may have been told otherwise."
         )
     if not remains.membership.is_voter(server_id):

@@ -13,6 +13,7 @@ from typing import Any
 Answer = dict[str, Any]
 
 GAP = "  "
+MAX_LINK_COLUMNS = 40
 
 
 def printable(value: object) -> str:
@@ -52,7 +53,10 @@ def _place(member: Answer) -> str:
 
 
 def members(found: Sequence[Answer]) -> list[str]:
-    """The members of a cluster; what only a leader knows is a dash elsewhere."""
+    """
+    The members of a cluster; what only a leader knows is a dash elsewhere. Why a link is down stands below the table
+    if that is long.
+    """
     if not found:
         return ["This server belongs to no cluster."]
     header = ("server", "role", "link", "clients", "admin", "has", "lacks", "silent s")
@@ -60,7 +64,7 @@ def members(found: Sequence[Answer]) -> list[str]:
         (
             _place(member),
             "leader" if member["is_leader"] else member["role"],
-            member["link"],
+            _short(member["link"]),
             member["client_address"] or None,
             member["admin_address"] or None,
             member["match_index"],
@@ -69,7 +73,13 @@ def members(found: Sequence[Answer]) -> list[str]:
         )
         for member in found
     ]
-    return table(header, rows)
+    long = [member for member in found if _short(member["link"]) != member["link"]]
+    return [*table(header, rows), *(printable(f"{member['server_id']}: {member['link']}") for member in long)]
+
+
+def _short(link: str) -> str:
+    """The state of a link, such that the table stays one."""
+    return link if len(link) <= MAX_LINK_COLUMNS else link[: MAX_LINK_COLUMNS - 3].rstrip() + "..."
 
 
 def status(found: Answer) -> list[str]:
@@ -159,6 +169,8 @@ def plan(found: Answer) -> list[str]:
         )
         lines.append(f"{printable(server['server_id'])}: {printable(detail)}.")
     lines += map(printable, found["notes"])
+    if before == after and not found["servers"] and not found["refusal"]:
+        lines.append("It is so already: nothing would change.")
     if found["refusal"]:
         lines.append(f"REFUSED: {printable(found['refusal'])}.")
     return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
 from typing import Any
 
 from twisted.conch.manhole import Manhole, ManholeInterpreter
@@ -110,17 +109,23 @@ class PythonTerminal(BoundedTerminal, Manhole):
 def namespace(conversation: Conversation) -> dict[str, Any]:
     """What is there at the prompt: the verbs, and `node` and `operations` for everything else."""
     operations = conversation.verbs.operations
-    verbs = {name: _verb(conversation, name) for name in conversation.verbs.names()}
+    verbs = {name: PythonVerb(conversation, name) for name in conversation.verbs.names()}
     return verbs | {"node": operations.node, "operations": operations}
 
 
-def _verb(conversation: Conversation, name: str) -> Callable[..., Text | Deferred[Text]]:
-    def verb(*positional: Any, **named: Any) -> Text | Deferred[Text]:
-        asked = conversation.perform(Call(name, positional, named))
+class PythonVerb:
+    """A verb as a function. Without parentheses it says how it is typed: the greeting says `help`."""
+
+    def __init__(self, conversation: Conversation, name: str) -> None:
+        self._conversation = conversation
+        self._name = name
+
+    def __call__(self, *positional: Any, **named: Any) -> Text | Deferred[Text]:
+        asked = self._conversation.perform(Call(self._name, positional, named))
         return _text(asked) if isinstance(asked, Outcome) else asked.addCallback(_later)
 
-    verb.__name__ = name
-    return verb
+    def __repr__(self) -> str:
+        return self._conversation.verbs.summary(self._name)
 
 
 def _text(outcome: Outcome) -> Text:

@@ -130,6 +130,11 @@ class Verbs:
         run: Callable[..., Any] = verb.run
         return lambda: maybeDeferred(run, *bound.args, **bound.kwargs)
 
+    def summary(self, name: str) -> str:
+        """How the verb of that name, which there is, is typed, and what it does."""
+        found = self._find(name)
+        return f"{found.usage}: {found.summary}."
+
     def _find(self, name: str) -> Verb:
         if name not in self._verbs:
             raise BadRequest(f"there is no such verb; there are {', '.join(self._verbs)}")
@@ -144,10 +149,10 @@ class Verbs:
             return [
                 *verbs,
                 f"{'quit':{width}}  close this connection",
-                "Parentheses, commas and quotes may be left out.",
+                "Parentheses, commas and quotes may be left out, but not in Python.",
             ]
         found = self._find(verb)
-        return [f"{found.usage}: {found.summary}.", *([found.details] if found.details else [])]
+        return [self.summary(verb), *([found.details] if found.details else [])]
 
     def _status(self) -> Lines:
         return tables.status(self.operations.status())
