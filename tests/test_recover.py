@@ -333,7 +333,7 @@ def test_the_command_shows_what_is_there_and_asks_for_the_name(config, data, typ
     assert main(["recover", "--config", str(config)]) == 0
     shown = capsys.readouterr().out
     for part in (
-        "of server 127.0.0.1:29922, of cluster blue",
+        "of server 127.0.0.1:29922; its raft.conf calls the cluster blue.",
         "term 1, last entry 4 of term 1",
         "voters 127.0.0.1:29922, 127.0.0.1:29923",
         "known to be committed: nothing; not known: entries 1 to 4",

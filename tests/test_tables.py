@@ -57,6 +57,7 @@ class AnswerTests(SynchronousTestCase):
         [leader_id] = [member["server_id"] for member in found.members() if member["is_leader"]]
         self.assertEqual(lines[-1], f"{leader_id}: {tables.printable(why)}")
         self.assertEqual(len(lines), 5)
+        self.assertEqual(sum(" refused there  " in line for line in lines), 1)
         self.assertLess(max(map(len, lines[:-1])), 120)
 
     def test_a_status_says_who_leads_and_that_nothing_holds_it_up(self) -> None:

@@ -74,7 +74,9 @@ class Config:
     cluster_name: str = _key(
         syntax.NAME,
         "txraft",
-        "Together with the first members this names the cluster: servers of different clusters refuse each other.",
+        "Together with the first members this names the cluster that they found: servers of different clusters refuse "
+        "each other. A server that is added belongs to the cluster that adds it, whatever stands here; `raftctl "
+        "recover` asks for this name before it goes on.",
     )
     data_dir: str = _key(
         syntax.PATH,

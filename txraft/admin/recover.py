@@ -100,7 +100,7 @@ def _account(plan: RecoveryPlan, config: Config) -> Iterator[str]:
     """What is there, what is done, and what that may cost."""
     remains, entry = plan.remains, plan.entry
     server_id, last_index = remains.identity.server_id, remains.last_index
-    yield f"{config.data_dir} is of server {server_id}, of cluster {config.cluster_name}."
+    yield f"{config.data_dir} is of server {server_id}; its raft.conf calls the cluster {config.cluster_name}."
     yield f"  cluster id: {remains.identity.cluster_id}"
     yield f"  term {remains.hard_state.term}, last entry {last_index} of term {remains.last_term}"
     yield f"  members (entry {remains.membership_index}): {sentence(remains.membership)}"

@@ -79,6 +79,8 @@ def members(found: Sequence[Answer]) -> list[str]:
 
 def _short(link: str) -> str:
     """The state of a link, such that the table stays one."""
+    if len(link) > MAX_LINK_COLUMNS:
+        link = link.partition(": ")[0]  # what it is; why stands behind that
     return link if len(link) <= MAX_LINK_COLUMNS else link[: MAX_LINK_COLUMNS - 3].rstrip() + "..."
 
 
