@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from txraft import errors
 from txraft.admin import problems
 from txraft.admin.operations import MAX_PAYLOAD_BYTES, Operations
-from txraft.admin.problems import KINDS, KINDS_BY_CODE, BadRequest, Kind, problem_of
+from txraft.admin.problems import KINDS, KINDS_BY_CODE, BadRequest, Kind, as_sentence, problem_of
 from txraft.errors import ChangeFailed, ChangeRefused, ChangeUnderWay, NotLeader, SnapshotRefused, Stopped
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
@@ -244,7 +244,7 @@ def test_every_refusal_has_a_row_of_its_own():
         ),
         (errors.OutcomeUnknown(7, "why"), "outcome_unknown", 504, None),
         (errors.DamagedLog("p", 1, "q", "r"), "failed", 500, None),
-        (BadRequest("x: y"), "bad_request", 400, "X: y. Nothing was done."),
+        (BadRequest("x: y"), "bad_request", 400, "x: y. Nothing was done."),
         (ZeroDivisionError("secret"), "internal_error", 500, None),
     ],
 )
@@ -299,3 +299,15 @@ def test_a_member_that_moves_is_what_it_was_and_is_reached_elsewhere():
     assert [member["role"] for member in answer["members"]] == [member["role"] for member in before]
     refused = outcome(cluster, leader.change(move={"s9": "elsewhere"}))
     assert isinstance(refused, ChangeRefused)
+
+
+def test_a_sentence_begins_with_a_capital_letter_unless_it_begins_with_a_name():
+    """A file or a server that is spelt otherwise is another one."""
+    cases = {
+        "nothing has been applied yet": "Nothing has been applied yet",
+        "monday: there already": "monday: there already",
+        "backups/monday: there is no such directory.": "backups/monday: there is no such directory",
+        "a:1 is no member of this cluster": "a:1 is no member of this cluster",
+        "": "",
+    }
+    assert {text: as_sentence(text) for text in cases} == cases

@@ -72,7 +72,7 @@ class SnapshotTests(OperatingTestCase):
         self.assertEqual(self.err.getvalue(), "Nothing has been applied yet. Nothing was done.\n")
 
     def test_who_is_no_member_or_cannot_be_asked_is_named(self) -> None:
-        cases = [("d", "D:1 is no member of this cluster"), ("c", "where the admin port of c:1 is")]
+        cases = [("d", "d:1 is no member of this cluster"), ("c", "where the admin port of c:1 is")]
         for server, why in cases:
             self.assertEqual(self.snapshot(server), 1)
             self.assertIn(why, self.err.getvalue())

@@ -385,6 +385,16 @@ def test_the_first_snapshot_is_tried_whatever_is_free(server):
     assert server.take(meta(3)).meta.last_index == 3
 
 
+def test_one_that_grows_until_the_log_would_have_no_room_is_given_up(server):
+    """S10, D08: nobody knew how large it was going to be."""
+    mebibytes = [bytes(1 << 20)] * 20
+    server.disk.free = 3 << 20
+    with pytest.raises(StorageError, match=f"would leave {3 << 20} for the log"):
+        server.take(meta(3), mebibytes)
+    assert (server.indexes(), server.disk.file_names()) == ([], [])
+    assert server.take(meta(3), mebibytes[:10]).meta.last_index == 3
+
+
 def test_only_what_is_missing_of_an_offered_snapshot_needs_room(server):
     """S10, D08."""
     data, offer = encoded()

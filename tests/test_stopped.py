@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 
 import pytest
 from snapshot_cases import encoded, meta
@@ -296,6 +297,21 @@ def test_log_shows_a_part_of_it_as_json(data_dir, capsys):
     ten, eleven = map(json.loads, capsys.readouterr().out.splitlines())
     assert ten == {"index": 10, "term": 1, "kind": "command", "time_ms": 1000, "data": ten["data"]}
     assert base64.b64decode(eleven["data"]) == b"L" * 100
+
+
+def test_log_says_so_if_it_has_none_of_the_entries_that_are_asked_for(data_dir, capsys):
+    assert main(["log", str(data_dir), *WHERE, "--from=1000000", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and re.fullmatch(r"no entry from 1000000 to \d+: the log has \d+ to \d+\n", err), err
+    assert main(["log", str(data_dir), *WHERE, "--from=11", "--to=10"]) == 1
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3", "x", ""])
+def test_log_refuses_what_is_no_index(data_dir, capsys, wrong):
+    with pytest.raises(SystemExit) as ended:
+        main(["log", str(data_dir), f"--from={wrong}"])
+    assert ended.value.code == 2
+    assert f"{wrong!r} is no index of an entry" in capsys.readouterr().err
 
 
 def test_log_of_a_directory_without_a_server_is_one_line(tmp_path, capsys):

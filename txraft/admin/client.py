@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from txraft.admin.asking import SILENT, Answer, Answered, Asker, Saving
-from txraft.admin.problems import BadRequest, Interrupted, NoAnswer, Unreachable
+from txraft.admin.problems import BadRequest, Interrupted, NoAnswer, Unreachable, as_sentence
 from txraft.errors import NotLeader, TxraftError
 from txraft.net.addresses import format_address, parse_address
 
@@ -236,9 +236,7 @@ class AdminClient:
         other = hint or known[(known.index(server) + 1) % len(known) if server in known else 0]
         if other != server:
             # What is no answer says itself who gave none.
-            said = (
-                f"{server}: {failure}" if isinstance(failure, Answered) else f"{failure}"[:1].upper() + f"{failure}"[1:]
-            )
+            said = f"{server}: {failure}" if isinstance(failure, Answered) else as_sentence(str(failure))
             self._note(f"{said}. Asking {other}.")
         return other
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import sys
 from collections.abc import Iterator
 
 from txraft.admin import stopped_data
@@ -18,13 +19,19 @@ _SHOWN_BYTES = 100
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """DATA_DIR, which entries, and how they are to be shown."""
     stopped_data.add_arguments(parser)
-    parser.add_argument("--from", type=int, default=1, dest="first", metavar="INDEX", help="begin with this entry")
-    parser.add_argument("--to", type=int, dest="last", metavar="INDEX", help="end with this entry")
+    parser.add_argument("--from", type=_index, default=1, dest="first", metavar="INDEX", help="begin with this entry")
+    parser.add_argument("--to", type=_index, dest="last", metavar="INDEX", help="end with this entry")
     parser.add_argument("--json", action="store_true", help="one JSON object a line; the data in base64")
 
 
+def _index(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no index of an entry: expected 1 or more")
+    return int(text)
+
+
 def run(options: argparse.Namespace) -> int:
-    """Print the entries that are there; 0 unless the log is damaged."""
+    """Print the entries that are there; 0 unless the log is damaged, or has none of those that are asked for."""
     return stopped_data.run(options, ReadOnlyFiles(), lambda server: _show(options, server))
 
 
@@ -33,11 +40,18 @@ def _show(options: argparse.Namespace, server: StoppedServer) -> int:
     if not options.json:
         for line in preface(found):
             print(line)
+    runs = found.log.runs
     last = found.last_index if options.last is None else options.last
-    for run in found.log.runs:
+    for run in runs:
         for line in lines(run, options.first, last, options.json):
             print(line)
-    return 0
+    if not runs or max(options.first, runs[0].first_index) <= min(last, found.last_index):
+        return 0
+    print(
+        f"no entry from {options.first} to {last}: the log has {runs[0].first_index} to {found.last_index}",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def preface(found: StoppedLog) -> Iterator[str]:

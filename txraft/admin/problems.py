@@ -143,6 +143,13 @@ KINDS_BY_CODE: dict[str, Kind] = {kind.code: kind for kind in KINDS.values()}
 """What servers say."""
 
 
+def as_sentence(text: str) -> str:
+    """`text` with a capital letter, unless it begins with the name of something, and without a full stop."""
+    # No server's or file's name that anything is said of is followed by a space.
+    is_word = text.partition(" ")[0].isalpha()
+    return (text[:1].upper() + text[1:] if is_word else text).rstrip(".")
+
+
 @attrs.frozen
 class Problem:
     """One failure: its kind, what it says, and the facts in it, which can be JSON."""
@@ -158,8 +165,7 @@ class Problem:
     @property
     def sentence(self) -> str:
         """For people: what happened, and what to do."""
-        message = self.message[:1].upper() + self.message[1:].rstrip(".")
-        return f"{message}. {self.kind.advice}"
+        return f"{as_sentence(self.message)}. {self.kind.advice}"
 
     def as_json(self) -> dict[str, object]:
         """What programs are told: `leader_id` and `leader_admin_address` are always there, None if not known."""

@@ -127,7 +127,13 @@ class SnapshotDirectory:
         unlink_if_there(self._files, self._syncs, path)
         if self.kept:
             self._need_room("the snapshot", self.kept[0].size * 5 // 4)
-        return SnapshotFileWriter(self._files, self._syncs, path, meta)
+        return SnapshotFileWriter(self._files, self._syncs, path, meta, self._leave_room)
+
+    def _leave_room(self, written: int) -> None:
+        """The state may have grown more than anybody could know, and the log goes on meanwhile."""
+        free = self._files.free_bytes(self.path)
+        if free < written // 4:
+            raise StorageError(f"{self.path}: a snapshot of more than {written} bytes would leave {free} for the log")
 
     def _need_room(self, what: str, size: int) -> None:
         """Better no snapshot than a full disk: the log, which may be on the same one, could not go on."""

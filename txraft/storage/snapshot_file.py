@@ -22,9 +22,19 @@ class SnapshotFileWriter:
     A new file at `path`, chunk by chunk. After an exception only `close` may be called.
 
     It is synced every few MiB, so that the log, on the same disk, never waits for all of a large one.
+
+    @param need_room: called then with the bytes that it has; raises `StorageError` if the disk has no room for more.
     """
 
-    def __init__(self, files: IFileSystem, syncs: Syncs, path: str, meta: SnapshotMeta) -> None:
+    def __init__(
+        self,
+        files: IFileSystem,
+        syncs: Syncs,
+        path: str,
+        meta: SnapshotMeta,
+        need_room: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self._need_room = need_room
         self._files = files
         self._syncs = syncs
         self._encoder = Encoder(meta)
@@ -59,6 +69,7 @@ class SnapshotFileWriter:
         if self._offset - self._synced >= _SYNC_BYTES:
             self._syncs.data(self._handle)
             self._synced = self._offset
+            self._need_room(self._offset)
 
 
 class SnapshotFileReader:
