@@ -35,7 +35,12 @@ WRONG_IN_EVERYTHING = Hello(9, "red", "s9", "s7", 99)
         ({"server_id": ""}, "another server calls itself ''"),
         ({"server_id": "s9"}, None),
         ({"server_id": "s9", "cluster_id": ""}, "'s9' is no member of this cluster, as far as 's1' knows"),
-        ({"server_id": "s9", "cluster_id": "blue"}, "'s9' is no member of this cluster, as far as 's1' knows"),
+        (
+            {"server_id": "s9", "cluster_id": "blue"},
+            "'s9' is no member of this cluster, as far as 's1' knows, and it does not know itself which cluster of "
+            "that name it is of. If it was removed before it knew, it may be stopped; to make it a member, give it an "
+            "empty data directory, take `servers` out of its raft.conf, and add it",
+        ),
         ({"incarnation": 23}, None),
         ({"incarnation": 23, "cluster_id": "blue"}, LOST),
         ({"incarnation": 23, "cluster_id": ""}, LOST),

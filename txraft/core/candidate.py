@@ -28,8 +28,6 @@ class _Asking(Role):
     def __init__(self, raft: Raft) -> None:
         super().__init__(raft)
         self.votes: dict[str, bool] = {}
-        self.refusals: dict[str, Refusal] = {}
-        """Why each of those who refused did; for people."""
         self.elapsed_ticks = 0
         self.timeout_ticks = raft.election_timeout()
 
@@ -41,9 +39,8 @@ class _Asking(Role):
         raise NotImplementedError
 
     def asked(self) -> list[str]:
-        """Every other voter."""
-        membership, own_id = self.raft.membership, self.raft.server_id
-        return [other for other in membership.members if other != own_id and membership.is_voter(other)]
+        """Whom to ask."""
+        return other_voters(self.raft)
 
     def ask(self) -> None:
         """Ask all who have not answered yet."""
@@ -86,15 +83,11 @@ class PreCandidate(_Asking):
         self.count(self.raft.server_id, granted=True)
 
     def request(self) -> PreVote:
-        raft = self.raft
-        return PreVote(raft.term + 1, raft.pre_vote_round, raft.log.last_index, raft.log.last_term)
+        return pre_vote(self.raft)
 
     def asked(self) -> list[str]:
-        """
-        And who leads, as others say, if that is no member: it tells those who were removed before it came. Its answer
-        does not count.
-        """
-        return [*super().asked(), *strangers_said_to_lead(self.raft)]
+        """And who leads, as others say, if that is no member: its answer does not count."""
+        return who_may_know(self.raft)
 
     def won(self) -> None:
         self.raft.become_candidate()
@@ -154,14 +147,28 @@ class Candidate(_Asking):
     }
 
 
+def other_voters(raft: Raft) -> list[str]:
+    """Whose votes count, besides the own one."""
+    membership = raft.membership
+    return [other for other in membership.members if other != raft.server_id and membership.is_voter(other)]
+
+
+def who_may_know(raft: Raft) -> list[str]:
+    """
+    Whom to ask by a server that hears no leader: the other voters; and who leads, as they say, if that is no member,
+    because it tells those who were removed before it came.
+    """
+    return [*other_voters(raft), *strangers_said_to_lead(raft)]
+
+
+def pre_vote(raft: Raft) -> PreVote:
+    """Whether it would get a vote; and, to a leader, that it is there and hears none."""
+    return PreVote(raft.term + 1, raft.pre_vote_round, raft.log.last_index, raft.log.last_term)
+
+
 def strangers_said_to_lead(raft: Raft) -> tuple[str, ...]:
     """Who leads, as those say that refused a vote, and is no member as far as `raft` knows; while it has no leader."""
-    elections = (raft.role, raft.last_election) if raft.leader_id is None else ()
-    refusals = [
-        refusal
-        for election in elections
-        if isinstance(election, PreCandidate | Candidate)
-        for refusal in election.refusals.values()
-    ]
+    roles = (raft.role, raft.last_election) if raft.leader_id is None else ()
+    refusals = [refusal for role in roles if role is not None for refusal in role.refusals.values()]
     leaders = {refusal.server_id for refusal in refusals if refusal.reason is RefusalReason.LEADER}
     return tuple(sorted(leaders - {"", raft.server_id, *raft.membership.members}))

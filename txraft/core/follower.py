@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from txraft.core.candidate import pre_vote, who_may_know
 from txraft.core.errors import InvariantBroken
 from txraft.core.messages import (
     AppendEntries,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Follower(Role):
-    """Also a passive server and a learner: they take entries and never campaign."""
+    """Also a passive server and a learner: they take entries and never campaign. A learner asks who leads."""
 
     name: ClassVar[str] = "follower"
 
@@ -45,7 +46,30 @@ class Follower(Role):
         if self.raft.may_campaign:
             self.raft.become_pre_candidate()
         else:
-            self.restart_timer()
+            self._ask_who_leads()
+
+    def _ask_who_leads(self) -> None:
+        """
+        Whoever may not stand waits for a leader; and if its log says that it is a member, it asks, as one that leads
+        without it tells it so then.
+
+        It asks with a pre-vote, which changes nothing anywhere, and counts no answer. Thesis §4.2.3.
+        """
+        raft = self.raft
+        self.restart_timer()
+        if raft.server_id not in raft.membership.members:
+            return
+        if self.leader_id is not None:
+            raft.last_election = None
+            raft.become_follower(raft.term, None)
+        for server_id in who_may_know(raft):
+            raft.send(server_id, pre_vote(raft))
+
+    def on_pre_vote_response(self, sender: str, message: PreVoteResponse) -> None:
+        """It says whether somebody leads."""
+        self.refusals.pop(sender, None)
+        if message.refusal is not None:
+            self.refusals[sender] = message.refusal
 
     def restart_timer(self) -> None:
         self.elapsed_ticks = 0
@@ -116,7 +140,7 @@ class Follower(Role):
 
     HANDLERS = {
         PreVote: Role.on_pre_vote,
-        PreVoteResponse: Role.ignore,
+        PreVoteResponse: on_pre_vote_response,
         RequestVote: Role.on_request_vote,
         RequestVoteResponse: Role.ignore,
         AppendEntries: on_append_entries,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from txraft.core.messages import Message, PreVote, RequestVote
+from txraft.core.messages import Message, PreVote, Refusal, RequestVote
 
 if TYPE_CHECKING:
     from txraft.core.raft import Raft
@@ -20,6 +20,8 @@ class Role:
 
     def __init__(self, raft: Raft) -> None:
         self.raft = raft
+        self.refusals: dict[str, Refusal] = {}
+        """Why those who refused a vote did: for people, and to find out who leads."""
 
     def tick(self) -> None:
         raise NotImplementedError

@@ -26,6 +26,8 @@ MAX_SERVER_ID = 300
 
 _MAX_QUOTED = 80
 
+_REMEDY = "to make it a member, give it an empty data directory, take `servers` out of its raft.conf, and add it"
+
 MAX_SENTENCE = 500
 """So much is quoted of a refusal."""
 
@@ -60,7 +62,7 @@ def refusal_of(hello: Hello, us: Identity, peers: Collection[str], incarnations:
     is_of_our_epoch = has_epoch(hello.cluster_id) and us.cluster_id in (hello.cluster_id, name_of(hello.cluster_id))
     is_taking_us_in = not us.cluster_id and bool(hello.cluster_id)
     if hello.server_id not in peers and not is_of_our_epoch and not is_taking_us_in:
-        return f"{speaker} is no member of this cluster, as far as {we} knows"
+        return _stranger(hello, us)
     if not is_of_our_epoch and is_another(hello, incarnations):
         return f"{speaker} has lost its data, or has another server's: remove it from the cluster and add it again"
     return None
@@ -78,15 +80,25 @@ def is_another(hello: Hello, incarnations: Mapping[str, int]) -> bool:
     return incarnations.get(hello.server_id, hello.incarnation) != hello.incarnation
 
 
+def _stranger(hello: Hello, us: Identity) -> str:
+    stranger = f"{quoted(hello.server_id)} is no member of this cluster, as far as {quoted(us.server_id)} knows"
+    if not hello.cluster_id or not has_epoch(us.cluster_id):
+        return stranger
+    # Perhaps it is of another cluster of this name, and nobody here may tell it anything.
+    return (
+        f"{stranger}, and it does not know itself which cluster of that name it is of. If it was removed before it "
+        f"knew, it may be stopped; {_REMEDY}"
+    )
+
+
 def _other_cluster(hello: Hello, us: Identity) -> str:
     speaker, we = quoted(hello.server_id), quoted(us.server_id)
     ours, theirs = us.cluster_id, hello.cluster_id
     clusters = f"{speaker} belongs to cluster {quoted(theirs)}, {we} to cluster {quoted(ours)}"
-    remedy = "to make it a member, give it an empty data directory, take `servers` out of its raft.conf, and add it"
     if name_of(ours) != name_of(theirs):
         return clusters
     if recoveries(theirs) < recoveries(ours):
-        return f"{clusters}, which was recovered without it: {remedy}"
+        return f"{clusters}, which was recovered without it: {_REMEDY}"
     # Nobody here can tell which of them has what was acknowledged: perhaps we are the one that was founded anew.
     choice = (
         "one of them was founded anew, perhaps by a server that had lost its data; find out which has yours, then give "

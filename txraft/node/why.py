@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txraft.core.candidate import Candidate, PreCandidate
+from txraft.core.candidate import Candidate, PreCandidate, who_may_know
 from txraft.core.leader import Leader
 from txraft.core.membership import Membership
 from txraft.core.messages import Refusal, RefusalReason
@@ -97,7 +97,7 @@ def _disowned(raft: Raft) -> str:
 def _without_leader(raft: Raft, transport: ITransport) -> str:
     where = f"No leader is known in term {raft.term}"
     if not raft.membership.is_voter(raft.server_id):
-        return f"{where}, and this server has no vote: it waits to hear from one."
+        return f"{where}, and this server has no vote: it waits to hear from one, and asks {_asked(raft, transport)}."
     is_standing = isinstance(raft.role, PreCandidate | Candidate)
     votes, refusals = _answers(raft)
     if not is_standing and not votes:
@@ -125,6 +125,16 @@ def _way_back(raft: Raft, transport: ITransport, waited_for: list[str]) -> str:
         return ""
     address = raft.membership.address(raft.server_id)
     return f" They answer to {address}: if this server is elsewhere now, they must be told (`raftctl move`)."
+
+
+def _asked(raft: Raft, transport: ITransport) -> str:
+    """Whom a server asks that does not stand, and what they have said or why they are not reached."""
+    refusals = raft.role.refusals
+    asked = [
+        f"{server_id}{_refusal(server_id, refusals.get(server_id), raft) or _link(transport, server_id)}"
+        for server_id in who_may_know(raft)
+    ]
+    return ", ".join(asked) or "nobody"
 
 
 def _answers(raft: Raft) -> tuple[dict[str, bool], dict[str, Refusal]]:

@@ -74,8 +74,10 @@ class Endings:
         self._require_agreement()
         self._require_calm()
         self._require_farewells()
-        self._bring_in_everybody()
+        if self._who_may_be_away() is None:
+            self._bring_in_everybody()
         self._remove_one_that_is_away()
+        self._bring_in_everybody()
         self._is_supervised = False
         members = self._members()
         self._workload.check_agreement({server_id: cluster.servers[server_id].machine for server_id in members})
@@ -92,61 +94,84 @@ class Endings:
 
     def _strangers(self) -> dict[str, RaftNode]:
         """The servers that are no members; all of them run."""
-        members = self._members()
+        members = self._member_ids()
         return {server_id: self._cluster.node(server_id) for server_id in self._cluster.ids if server_id not in members}
 
     def _require_farewells(self) -> None:
-        """A voter that was removed learns of it, whenever it comes back, and says so. Thesis §4.2.3, pitfalls M09."""
+        """Whoever was removed learns of it, whenever it comes back, and says so. Thesis §4.2.3, pitfalls M09."""
 
-        def ignorant() -> list[str]:
-            """Those of another data directory than their log names never stand, so they are not told either."""
-            rafts = [node.raft for node in self._strangers().values() if node.raft is not None]
-            voters = [raft for raft in rafts if raft.membership.is_voter(raft.server_id)]
-            return [raft.server_id for raft in voters if not raft.is_disowned]
+        def ignorant() -> dict[str, str]:
+            roles = {server_id: node.status().role for server_id, node in self._strangers().items()}
+            return {server_id: role for server_id, role in roles.items() if role not in ("removed", "passive")}
 
         limit_s = COMMIT_WITHIN * self._election_s
         is_told = self._cluster.run_until(lambda: not ignorant(), limit_s)
         require(is_told, "a removed server is not told so within", limit_s, ignorant())
-        roles = {server_id: node.status().role for server_id, node in self._strangers().items()}
-        # A learner that was away when it was removed does not stand, and so asks nobody.
-        is_said = {*roles.values()} <= {"removed", "passive", "follower"}
-        require(is_said, "a server that is no member says it is something", roles)
 
     def _bring_in_everybody(self) -> None:
         """When all is well, whoever is asked in comes, whatever it has been and heard before. Thesis §4.2.1."""
-        leader, strangers = self._cluster.leader(), tuple(self._strangers())
-        if not strangers or leader is None:
-            return
-        outcome: list[object] = []
-        leader.change_membership(Change(voters=strangers)).addBoth(outcome.append)
-        limit_s = COMMIT_WITHIN * self._election_s
-        self._cluster.run_until(lambda: bool(outcome), limit_s)
-        has_come = bool(outcome) and isinstance(outcome[0], Membership)
-        require(has_come, "who is asked in does not come within", limit_s, strangers, *outcome)
-        self._require_agreement()
+        strangers = tuple(self._strangers())
+        if strangers:
+            self._require_change(Change(voters=strangers), "who is asked in does not come within")
+            self._require_agreement()
+
+    def _who_may_be_away(self) -> str | None:
+        """A follower without whom there is a quorum."""
+        leader = self._cluster.leader()
+        if leader is None or leader.raft is None:
+            return None
+        membership = leader.raft.membership
+        voters = membership.voters if len(membership.voters) >= 3 else ()
+        others = [other for other in (*voters, *membership.learners) if other != leader.settings.server_id]
+        return self._rng.choice(others) if others else None
 
     def _remove_one_that_is_away(self) -> None:
         """When it comes back, nobody reminds it any more of its own accord. Pitfalls M09."""
-        leader, limit_s = self._cluster.leader(), COMMIT_WITHIN * self._election_s
-        voters = leader.raft.membership.voters if leader is not None and leader.raft is not None else ()
-        if leader is None or len(voters) < 3:
+        away = self._who_may_be_away()
+        if away is None:
             return
-        away = self._rng.choice([other for other in voters if other != leader.settings.server_id])
+        if self._rng.random() < 0.3:
+            # Who has no vote does not ask for any, either.
+            self._require_change(Change(learners=(away,)), "a voter does not become a learner within")
+            self._require_agreement()
         self._cluster.crash(away, keep="all")
-        outcome: list[object] = []
-        leader.change_membership(Change(removed=(away,))).addBoth(outcome.append)
-        self._cluster.run_until(lambda: bool(outcome), limit_s)
-        is_gone = bool(outcome) and isinstance(outcome[0], Membership)
-        require(is_gone, "a server that is away is not removed within", limit_s, away, *outcome)
+        self._hand_over_to_a_newcomer()
+        self._require_change(Change(removed=(away,)), "a server that is away is not removed within")
         self._cluster.run((FAREWELL + 1) * self._election_s)
         self._cluster.start(away)
         self._require_farewells()
 
+    def _hand_over_to_a_newcomer(self) -> None:
+        """Who is away may never have heard of it."""
+        newcomers = tuple(self._strangers())
+        if newcomers:
+            self._require_change(Change(voters=newcomers), "who is asked in does not come within")
+            leader = self._cluster.leader()
+            if leader is not None and self._rng.random() < 0.5:
+                done: list[object] = []
+                leader.transfer_leadership(self._rng.choice(newcomers)).addBoth(done.append)
+                self._cluster.run_until(lambda: bool(done), COMMIT_WITHIN * self._election_s)
+                self._cluster.elect(LEADER_WITHIN * self._election_s)
+
+    def _require_change(self, change: Change, otherwise: str) -> None:
+        leader = self._cluster.leader()
+        if leader is None:
+            return
+        outcome: list[object] = []
+        leader.change_membership(change).addBoth(outcome.append)
+        limit_s = COMMIT_WITHIN * self._election_s
+        self._cluster.run_until(lambda: bool(outcome), limit_s)
+        is_made = bool(outcome) and isinstance(outcome[0], Membership)
+        require(is_made, otherwise, limit_s, change, *outcome)
+
     def _members(self) -> dict[str, Raft]:
         """The servers of the membership that the newest leader has in force; all of them run."""
+        rafts = {server_id: self._cluster.node(server_id).raft for server_id in self._member_ids()}
+        return {server_id: raft for server_id, raft in rafts.items() if raft is not None}
+
+    def _member_ids(self) -> tuple[str, ...]:
         leader = self._cluster.leader()
-        ids = leader.raft.membership.members if leader is not None and leader.raft is not None else ()
-        return {server_id: raft for server_id in ids if (raft := self._cluster.node(server_id).raft) is not None}
+        return leader.raft.membership.members if leader is not None and leader.raft is not None else ()
 
     def _terms(self) -> set[int]:
         return {raft.term for raft in self._members().values()}

@@ -8,7 +8,6 @@ from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
-from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.follower import Follower
 from txraft.core.leader import Leader
 from txraft.core.log import EntryRun
@@ -307,8 +306,7 @@ def _forget_time(raft: Raft) -> None:
 def _forget_reasons(raft: Raft, sent: list[Message]) -> None:
     """Why somebody has no vote is only told: what happens is the same, whatever the reason."""
     raft.last_election = None
-    if isinstance(raft.role, PreCandidate | Candidate):
-        raft.role.refusals = {}
+    raft.role.refusals = {}
     for message in [*sent, *raft._waiting.values()]:
         if isinstance(message, PreVoteResponse | RequestVoteResponse):
             message.refusal = None
