@@ -139,6 +139,25 @@ class SendingTests(SynchronousTestCase):
         self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 12)))
         cluster.check_replay()
 
+    def test_one_that_cannot_be_read_when_it_has_come_becomes_the_state_all_the_same(self) -> None:
+        """S11: from the disk at the next attempt, or it is fetched once more if the disk has damaged it."""
+        for is_damaged in (False, True):
+            cluster = Cluster()
+            _, away = behind(cluster)
+            server = cluster.servers[away]
+            store, disk = cluster.node(away).snapshots._store, server.disk
+            cluster.network.heal()
+            self.assertTrue(cluster.run_until(lambda: bool(store.kept())))  # noqa: B023
+            disk.fail("pread", under="/data/snapshots")
+            if is_damaged:
+                [path] = [name for name in disk.file_names() if name.endswith(".snapshot")]
+                damaged = bytearray(disk.read_file(path))
+                damaged[len(damaged) // 2] ^= 1
+                disk.write_file(path, bytes(damaged))
+            self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 10)), is_damaged)  # noqa: B023
+            self.assertEqual(cluster.node(away).status().snapshots.received, 1 + is_damaged)
+            self.assertEqual(disk.failed["pread"], 1)
+
     def test_what_was_not_applied_yet_is_forgotten_when_it_is(self) -> None:
         """S10: a snapshot came of entries that are here, and a slow disk has not finished them."""
         cluster = Cluster()

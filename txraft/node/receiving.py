@@ -50,6 +50,7 @@ class SnapshotReceiving:
         self._live = live
         self._install = install
         self._incoming: Incoming | None = None
+        self._is_restoring = False
 
     def accept(self, sender: str, offer: Snapshot) -> Deferred[Any]:
         """
@@ -67,6 +68,10 @@ class SnapshotReceiving:
             raise ProtocolError(f"a snapshot of term {offer.meta.last_term} in term {raft.durable_state.term}")
         if offer.meta.last_index <= raft.commit_index:
             return succeed(NotNeeded(offer, lambda: self._install(offer, None)))
+        newest = next(iter(self._store.kept()), None)
+        if newest is not None and newest.meta.last_index >= offer.meta.last_index and not self._is_restoring:
+            # It has come, and could not be read when it was to become the state.
+            return succeed(NotNeeded(offer, lambda: self._become(newest)))
         self.stop()
         place = self._store.receive(offer)
         return place.addCallbacks(lambda partial: self._begin(sender, offer, partial), self.failed)
@@ -88,12 +93,24 @@ class SnapshotReceiving:
     def completed(self, snapshot: Snapshot) -> Generator[Deferred[Any], Any, Snapshot]:
         """A snapshot is durable here. If it is still news, its content becomes the state."""
         self.received_count += 1
+        yield self._become(snapshot)
+        return snapshot
+
+    @inlineCallbacks
+    def _become(self, snapshot: Snapshot) -> Generator[Deferred[Any], Any, None]:
         raft, restore = self._live(), None
         if raft is not None and snapshot.meta.last_index > raft.commit_index:
-            restore = yield prepare(self._store, self._machine, snapshot)
+            self._is_restoring = True
+            try:
+                restore = yield prepare(self._store, self._machine, snapshot)
+            except StorageError:
+                self._is_restoring = False
+                # If the disk has damaged it, it is kept no longer, and fetched again.
+                yield self._store.check(snapshot)
+                raise
+            self._is_restoring = False
         if self._live() is not None:
             self._install(snapshot, restore)
-        return snapshot
 
     def failed(self, failure: Failure) -> Failure:
         """Our disk does not take it, for want of room, say. The sender is told, and soon tries again: logged once."""
@@ -168,7 +185,7 @@ class Incoming:
 class NotNeeded:
     """A snapshot of what is here: as if it had come already. The sender must learn of that, or would send it again."""
 
-    def __init__(self, offer: Snapshot, commit: Callable[[], None]) -> None:
+    def __init__(self, offer: Snapshot, commit: Callable[[], object]) -> None:
         self.offset = offer.size
         self._offer = offer
         self._commit = commit
