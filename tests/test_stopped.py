@@ -319,6 +319,13 @@ def test_log_of_a_directory_without_a_server_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err == f"{tmp_path}: no server has its data here\n"
 
 
+def test_a_directory_of_somebody_else_stays_as_it_is(tmp_path, capsys):
+    (tmp_path / "letter").write_text("dear")
+    assert log_reader.main([str(tmp_path / "letter")]) == 1
+    assert capsys.readouterr().err == f"{tmp_path}: no server has its data here\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["letter"]
+
+
 def test_log_reader_reads_its_commands_from_standard_input(data_dir, capsys, monkeypatch):
     for where in ([str(data_dir / "log")], [str(data_dir), "--log-file=log"][:1]):
         if where == [str(data_dir)]:

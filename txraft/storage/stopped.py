@@ -72,13 +72,20 @@ class StoppedServer:
         self.paths = paths
         self._files = files
         self._syncs = Syncs(files, enabled=True)
-        try:
-            names = files.list_directory(paths.data_dir)
-        except FileNotFoundError:
-            names = []
-        if not names:
+        if not self._is_there():
             raise StorageError(f"{paths.data_dir}: no server has its data here")
         self._lock: Any = files.lock(os.path.join(paths.data_dir, "lock"))
+
+    def _is_there(self) -> bool:
+        """Whether anything of a server is there; in other directories not even a lock is made."""
+        files, paths = self._files, self.paths
+        try:
+            files.list_directory(paths.data_dir)
+            is_log = bool(self._segment_paths())
+        except FileNotFoundError:
+            return False
+        state_file = StateFile(files, self._syncs, paths.core_map_file)
+        return is_log or state_file.exists() or bool(snapshot_paths(files, paths.snapshot_dir))
 
     def close(self) -> None:
         """Let go of the lock."""
