@@ -8,6 +8,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.errors import OutcomeUnknown, SnapshotRefused
+from txraft.images import SnapshotWay
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
 
@@ -168,6 +169,8 @@ class SendingTests(SynchronousTestCase):
         raft = cluster.node(away).raft
         assert raft is not None
         cluster.servers[away].disk_seconds = lambda: 3.0
+        # A child may hang, and that disk be ready by then.
+        cluster.servers[leader.settings.server_id].witness.snapshot_way = SnapshotWay.INLINE
         write(cluster, leader, 1, b"d")
         self.assertTrue(cluster.run_until(lambda: raft.log.last_index > raft.applied_index))
         cluster.servers[away].disk_seconds = lambda: 0.001

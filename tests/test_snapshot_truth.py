@@ -14,7 +14,9 @@ from txraft.storage import snapshot_directory, snapshot_file
 from txraft.testing.cluster import Cluster
 from txraft.testing.disk import FakeDisk
 from txraft.testing.forker import FakeForker
+from txraft.testing.registers import RegisterMachine
 from txraft.testing.snapshot_faults import SNAPSHOTS, SnapshotFaults
+from txraft.testing.witness import Witness
 
 
 def working(count: int = 10, **settings: Any) -> tuple[Cluster, str]:
@@ -52,8 +54,8 @@ def test_a_snapshot_of_another_state_is_noticed():
     """S08: the state is of one index, and the snapshot says another."""
     cluster, server_id = working()
     witness = cluster.servers[server_id].witness
-    chunks = witness.snapshot()
     witness.snapshot_way = SnapshotWay.INLINE
+    chunks = witness.snapshot()
     cluster.node(server_id).propose(b"one more")
     cluster.run(0.5)
     witness.snapshot = lambda: chunks
@@ -72,7 +74,7 @@ def test_a_snapshot_that_counts_too_soon_is_noticed(monkeypatch):
 def test_a_garbled_snapshot_never_counts():
     """S11."""
     cluster, server_id = working()
-    SnapshotFaults(cluster, random.Random(1)).do_garble(server_id, "1000")
+    SnapshotFaults(cluster, random.Random(1)).do_garble(server_id, "1000", "2")
     [failure] = take(cluster, server_id)
     assert "damaged" in str(failure.value)
     assert cluster.node(server_id).status().snapshots.index == 0
@@ -130,6 +132,26 @@ def test_a_server_that_is_kept_busy_by_its_snapshot_is_noticed():
         take(cluster, server_id)
 
 
+def test_a_machine_that_makes_all_of_its_snapshot_at_once_is_noticed():
+    """S12: it said that its state may be large."""
+    cluster, server_id = working()
+    witness = cluster.servers[server_id].witness
+    witness.snapshot_way = SnapshotWay.FORK
+    with pytest.raises(InvariantBroken, match="all of its snapshot at once"):
+        witness.snapshot()
+
+
+def test_a_machine_that_is_restored_in_one_turn_is_noticed():
+    """S12."""
+    cluster, server_id = working()
+    server = cluster.servers[server_id]
+    server.machine, server.chunk_seconds = RegisterMachine(), 0.01
+    restoring = Witness(server, cluster.record, cluster._judging, SnapshotWay.FORK).restoring()
+    restoring.add(b"one")
+    with pytest.raises(InvariantBroken, match="keeps a server from all else"):
+        restoring.add(b"another")
+
+
 def test_a_snapshot_that_takes_long_is_made_in_slices():
     """S12."""
     cluster, server_id = working()
@@ -168,6 +190,8 @@ def test_who_lags_is_sent_a_snapshot_and_is_overtaken():
     cluster, server_id = working()
     faults = SnapshotFaults(cluster, random.Random(1))
     away = next(other for other in cluster.ids if other != server_id)
+    # A child may hang.
+    cluster.servers[server_id].witness.snapshot_way = SnapshotWay.INLINE
     faults.do_lag(away, "200")
     cluster.run(0.05)
     cluster.leader().propose(b"missed")
@@ -190,11 +214,11 @@ def test_a_child_does_its_job_or_dies():
     assert {"done", ChildFailed} == set(ends)
 
 
-def test_a_bit_of_the_next_write_is_garbled_and_of_no_other():
+def test_a_bit_of_one_write_is_garbled_and_of_no_other():
     disk = FakeDisk(random.Random(1))
     one, other = disk.create("/one"), disk.create("/other")
-    disk.garble("/other", 9)
-    for handle in (one, other, other):
+    disk.garble("/other", 9, number=2)
+    for handle in (other, one, other, other):
         disk.pwrite(handle, len(handle.file.cached), b"\0\0")
     assert disk.read_file("/one") == b"\0\0"
-    assert disk.read_file("/other") == b"\0\2\0\0"
+    assert disk.read_file("/other") == b"\0\0\0\2\0\0"

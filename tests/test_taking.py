@@ -13,7 +13,7 @@ from zope.interface import implementer
 from txraft.errors import ChildFailed, SnapshotRefused, StorageError
 from txraft.forking import IForker
 from txraft.images import ISnapshotImage, SnapshotWay
-from txraft.node.taking import RETRY_S, SnapshotTaker, TakingSettings
+from txraft.node.taking import RETRY_S, URGENT_RETRY_S, SnapshotTaker, TakingSettings
 
 
 class Machine:
@@ -194,9 +194,12 @@ class TakerTests(SynchronousTestCase):
         self.assertEqual(self.server.disk.file_names(), [])
         self.assertEqual(len(self.errors()), 1)
         self.assertIn("No space left", self.taker.status().failure)
-        self.assertFalse(self.taker.is_due(10**9))
-        self.clock.advance(RETRY_S)
-        self.assertTrue(self.taker.is_due(10**9))
+        at_limit = self.taker.limit_bytes()
+        self.assertFalse(self.taker.is_due(at_limit))
+        self.clock.advance(URGENT_RETRY_S)
+        self.assertEqual([self.taker.is_due(size) for size in (at_limit - 1, at_limit)], [False, True])
+        self.clock.advance(RETRY_S - URGENT_RETRY_S)
+        self.assertTrue(self.taker.is_due(at_limit - 1))
         self.assertEqual(self.taken()[0], 7)
         self.assertEqual(self.taker.status().failure, "")
 

@@ -207,11 +207,12 @@ class ClusterInvariants:
         require(is_kept, "what was durable is lost", server_id, index, term)
 
     def _check_votes(self, seen: _Seen, raft: Raft) -> None:
-        """A vote that was made durable is the only one of its term, also after a restart."""
+        """A vote that was made durable is the only one of its term, and is not forgotten, also after a restart."""
         durable = raft.durable_state
+        before = seen.votes.get(durable.term)
+        require(before in (None, durable.voted_for), "two votes in one term", raft.server_id, durable, before)
         if durable.voted_for is not None:
-            before = seen.votes.setdefault(durable.term, durable.voted_for)
-            require(before == durable.voted_for, "two votes in one term", raft.server_id, durable, before)
+            seen.votes[durable.term] = durable.voted_for
 
     def _check_log(self, seen: _Seen, raft: Raft) -> None:
         log, base_index = raft.log, raft.log.base_index

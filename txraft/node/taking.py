@@ -24,6 +24,9 @@ from txraft.interfaces import ISnapshotStore, ISnapshotWriter, IStateMachine, Sn
 RETRY_S = 30.0
 """After a snapshot has failed, such as for want of room, the next one is not due before this."""
 
+URGENT_RETRY_S = 1.0
+"""Or this, or as long as that one took if it took longer, once the log is at its limit and commands are refused."""
+
 
 @attrs.frozen(kw_only=True)
 class TakingSettings:
@@ -86,6 +89,7 @@ class SnapshotTaker:
         self._way: SnapshotWay | None = None
         self._started = self._stall_s = 0.0
         self._retry_at: float | None = None
+        self._urgent_retry_at = 0.0
         self._last = TakingStatus("", 0, None, None, 0, "")
 
     # -- when
@@ -99,9 +103,12 @@ class SnapshotTaker:
         """
         if self._running is not None or self._is_stopped:
             return False
-        if self._retry_at is not None and self._clock.seconds() < self._retry_at:
+        if log_bytes < self._due_bytes():
             return False
-        return log_bytes >= self._due_bytes()
+        if self._retry_at is None:
+            return True
+        is_urgent = log_bytes >= self.limit_bytes()
+        return self._clock.seconds() >= (self._urgent_retry_at if is_urgent else self._retry_at)
 
     def limit_bytes(self) -> int:
         """How large the log behind the newest snapshot may become at most, while there is no newer one."""
@@ -240,7 +247,9 @@ class SnapshotTaker:
         why = failure.getErrorMessage()
         if not self._is_stopped:
             self._log.error("no snapshot was taken: {why}", why=why)
-        self._retry_at = self._clock.seconds() + RETRY_S
+        now = self._clock.seconds()
+        self._retry_at = now + RETRY_S
+        self._urgent_retry_at = now + max(URGENT_RETRY_S, now - self._started)
         self._last = attrs.evolve(self._last, failure=why)
         self._end(failure)
 

@@ -44,11 +44,21 @@ class Damage:
         try:
             self._cluster.start(server_id)
         except StorageError:
+            is_useless = path.endswith(".snapshot") and self._does_without(server_id, path)
+            require(not is_useless, "a server refuses to start that needs nothing of what is damaged", server_id, path)
             # As its message says: what the disk had held before is restored.
             disk.write_file(path, intact)
             self._cluster.start(server_id)
             return "rot refused"
         return "rot harmless"
+
+    def _does_without(self, server_id: str, path: str) -> bool:
+        """Whether a server that does not run would start without a file, which goes, and has lost nothing then."""
+        self._cluster.servers[server_id].disk.remove_file(path)
+        try:
+            return not self._cluster.has_lost(server_id)
+        except StorageError:
+            return False
 
     def lose_write(self, server_id: str) -> str | None:
         """Undo the last writes to the log of a server: one sector, or all from one on, as if they were never made."""

@@ -76,6 +76,7 @@ class FakeDisk:
         self.free = 1 << 40
         """What `free_bytes` says while the disk is not full. Nothing that is written counts against it."""
         self._garbled: tuple[str, int] | None = None
+        self._garbled_in = 0
         self._halt_in: int | None = None
         self._halt_under = ""
         self._when_halted: Callable[[], object] = lambda: None
@@ -92,9 +93,12 @@ class FakeDisk:
         """
         self._faults.append(_Fault(call, under, number, error, written))
 
-    def garble(self, under: str, place: int) -> None:
-        """The next `pwrite` to a path that begins with `under` writes one bit wrong, the one at `place` if it fits."""
-        self._garbled = under, place
+    def garble(self, under: str, place: int, number: int = 1) -> None:
+        """
+        The `number`-th `pwrite` from now to a path that begins with `under` writes one bit wrong, the one at `place` if
+        it fits.
+        """
+        self._garbled, self._garbled_in = (under, place), number
 
     def fill(self, is_full: bool = True) -> None:
         """Until `fill(False)` nothing new fits: what makes a file, or makes one longer, fails. Crashes free nothing."""
@@ -260,6 +264,9 @@ class FakeDisk:
 
     def _as_garbled(self, path: str, data: bytes) -> bytes:
         if self._garbled is None or not path.startswith(self._garbled[0]):
+            return data
+        self._garbled_in -= 1
+        if self._garbled_in:
             return data
         place, self._garbled = self._garbled[1] % (8 * len(data)), None
         garbled = bytearray(data)

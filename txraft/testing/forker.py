@@ -14,6 +14,9 @@ from txraft.testing.server import Server
 DEATHS = 0.15
 """The share of children that die before they have done anything, or hang until they are killed."""
 
+HANG_S = 0.5
+"""So long it may take until that is noticed."""
+
 
 @implementer(IForker)
 class FakeForker:
@@ -35,7 +38,7 @@ class FakeForker:
         if failure is None:
             told = server.clock.callLater(seconds, done.callback, None)
         else:
-            told = server.clock.callLater(seconds, done.errback, failure)
+            told = server.clock.callLater(seconds + self._rng.uniform(0, HANG_S), done.errback, failure)
         return done
 
     def _failure_of(self, job: Job) -> ChildFailed | None:

@@ -28,6 +28,9 @@ from txraft.testing.transfers import SimulatedTransfer
 
 CONNECT_S = 0.001
 
+UNNOTICED_S = 0.5
+"""So long a receiver may go on with a connection that is lost: what is under way still comes to it."""
+
 REPLAY_SAMPLE = 40
 """Old frames of each kind of message that are kept to be delivered again."""
 
@@ -151,6 +154,10 @@ class Network:
     def delay(self) -> float:
         """How long something is under way that is not late."""
         return self._rng.uniform(self.faults.min_delay_s, self.faults.max_delay_s)
+
+    def unnoticed(self) -> float:
+        """How long a receiver of a snapshot goes on with a connection that is lost; half of the time not at all."""
+        return max(0.0, self._rng.uniform(-UNNOTICED_S, UNNOTICED_S))
 
     def is_unlucky(self) -> bool:
         """Whether a connection is lost now."""

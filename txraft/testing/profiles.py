@@ -295,7 +295,7 @@ PROFILES = {
             ("slow-snapshots", 5),
             ("fail-snapshot", 4),
             ("halt-snapshot", 8),
-            ("garble", 2),
+            ("garble", 4),
             ("isolate", 3),
             ("blip", 5),
             ("heal", 7),
@@ -329,7 +329,7 @@ PROFILES = {
             ("blip", 3),
             ("bounce", 3),
             ("halt-snapshot", 3),
-            ("garble", 1),
+            ("garble", 3),
             ("change", 3),
             ("transfer", 3),
             ("reset", 2),
@@ -338,11 +338,12 @@ PROFILES = {
             ("disk", 1),
         ),
     ),
-    # Records of several sectors, and a crash within many of them.
+    # Records of several sectors, a crash within many of them, and time to write some between two elections.
     "one": Profile(
         servers=(1,),
-        requests_per_s=60.0,
-        burst=30,
+        requests_per_s=150.0,
+        burst=60,
+        faults_per_s=6.0,
         weights=(
             ("bounce", 6),
             ("halt", 10),

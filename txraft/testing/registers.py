@@ -8,10 +8,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from txraft.core.invariants import require
 from txraft.errors import OutcomeUnknown
+from txraft.images import IPreparedRestore, IRestoring
 from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
 from txraft.testing.history import Call, HistoryRecorder
@@ -69,6 +70,25 @@ class RegisterMachine:
         self.values = {key: value for key, _, value in (line.partition(b" ") for line in lines[:stop])}
         self.commands = lines[stop + 1 :]
 
+    def restoring(self) -> IRestoring:
+        """See `IPreparedRestore`, which not every machine of a run is."""
+        return _Restoring(self)
+
+
+@implementer(IRestoring)
+class _Restoring:
+    """Of a machine that has no part in it before its end."""
+
+    def __init__(self, machine: RegisterMachine) -> None:
+        self._machine = machine
+        self._chunks: list[bytes] = []
+
+    def add(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+
+    def finish(self) -> None:
+        self._machine.restore(self._chunks)
+
 
 class RegisterClients:
     """
@@ -91,8 +111,11 @@ class RegisterClients:
         self._values_written: dict[int, bytes] = {}
 
     def machine(self, server_id: str) -> RegisterMachine:
-        """See `Workload`, also for what follows."""
-        return RegisterMachine(self._values_written)
+        """See `Workload`, also for what follows. Every other server's is prepared for being restored."""
+        machine = RegisterMachine(self._values_written)
+        if server_id.endswith(("1", "3", "5")):
+            alsoProvides(machine, IPreparedRestore)
+        return machine
 
     def draw(self, rng: random.Random) -> tuple[str, ...]:
         kind = rng.choice(("read", "write", "write", "cas"))

@@ -166,7 +166,7 @@ def _draw_of_snapshots(rng: random.Random, kind: str) -> tuple[str, ...]:
         case "halt-snapshot":
             return (rng.choice(KEEPS), str(rng.randint(1, 12)))
         case _:
-            return (str(rng.randrange(1 << 16)),)
+            return (str(rng.randrange(1 << 16)), str(rng.randint(1, 12)))
 
 
 def _draw_change(rng: random.Random, ids: Sequence[str]) -> tuple[str, ...]:

@@ -85,8 +85,8 @@ class SnapshotFaults(Faults):
         """Lose power within the writing, the receiving, the installing or the removing of a snapshot."""
         self._halt(server_id, keep, int(number), SNAPSHOTS)
 
-    def do_garble(self, server_id: str, place: str) -> None:
-        """The disk writes something else than it is told, into the next snapshot that is taken or received."""
+    def do_garble(self, server_id: str, place: str, number: str) -> None:
+        """In that one of the next writes for snapshots, taken or received, the disk writes what it was not told."""
         if self._servers[server_id].node is not None:
             self.counts["garbled snapshot"] += 1
-            self._servers[server_id].disk.garble(SNAPSHOTS, int(place))
+            self._servers[server_id].disk.garble(SNAPSHOTS, int(place), int(number))

@@ -12,6 +12,7 @@ from txraft.core.snapshot import SnapshotMeta
 from txraft.interfaces import IPartialSnapshot, ISnapshotReader, ISnapshotStore, ISnapshotWriter, Snapshot
 from txraft.storage.snapshot_format import BadSnapshot, Decoder
 from txraft.testing.disk import FakeDisk
+from txraft.testing.partial_truth import Receptions
 from txraft.testing.witness import Record
 
 DIRECTORY = "/data/snapshots"
@@ -51,6 +52,7 @@ class TrueSnapshots:
         self._checked: set[Snapshot] = set()
         self._received: set[SnapshotMeta] = set()
         self._failed = disk.failed["unlink"] + disk.failed["readdir"]
+        self._receptions = Receptions(server_id, disk, record, DIRECTORY)
 
     @property
     def problem(self) -> str:
@@ -153,4 +155,4 @@ class TrueSnapshots:
             self._record.rows.add("S06")
         self._received.add(offer.meta)
         done: Deferred[IPartialSnapshot] = self._store.receive(offer)
-        return done.addCallback(received)
+        return self._receptions.watch(done.addCallback(received), offer)

@@ -15,6 +15,7 @@ from txraft.core.raft import Raft
 from txraft.core.snapshot import SnapshotMeta
 from txraft.interfaces import ILogStore, Recovered, StorageStatus
 from txraft.testing.forgetting import Forgetting
+from txraft.testing.segment_truth import TrueSegments
 from txraft.testing.server import Server
 from txraft.testing.snapshot_truth import TrueSnapshots
 from txraft.testing.witness import Record
@@ -30,10 +31,12 @@ class TrueStore:
         self._sizes: dict[int, int] = {}
         self._configurations: dict[int, bytes] = {}
         self._last_index = 0
+        self._released_index = 0
         self._rows = record.rows
         self.snapshots: Any = TrueSnapshots(
             store.snapshots, server.server_id, server.disk, record, self._configurations
         )
+        self._segments = TrueSegments(server.disk, record.require)
         self._forgetting = Forgetting(server, self._sizes, record.rows)
 
     def open(self) -> Recovered:
@@ -43,6 +46,8 @@ class TrueStore:
             self._note_membership(recovered.snapshot.meta)
         self._replay(recovered.runs)
         self.snapshots.opened(recovered.snapshot)
+        self._segments.opened(self.snapshots.kept())
+        self._released_index = recovered.base_index
         return recovered
 
     def _note_membership(self, meta: SnapshotMeta) -> None:
@@ -51,18 +56,27 @@ class TrueStore:
     def write(self, hard_state: HardState | None, runs: Sequence[EntryRun], commit_index: int = 0) -> Deferred[None]:
         def written(_: None) -> None:
             self._replay(runs)
+            if runs:
+                self._segments.written()
 
         done: Deferred[None] = self._store.write(hard_state, runs, commit_index)
         return done.addCallback(written)
 
     def compact(self, first_index: int) -> Deferred[None]:
+        kept = self.snapshots.kept()
+
+        def given_up(_: None) -> None:
+            self._segments.given_up(first_index, kept)
+
+        self._released_index = max(self._released_index, first_index - 1)
         done: Deferred[None] = self._store.compact(first_index)
-        return done
+        return done.addCallback(given_up)
 
     def reset(self, meta: SnapshotMeta) -> Deferred[None]:
         self.terms.clear()
         self._configurations.clear()
         self._note_membership(meta)
+        self._released_index = meta.last_index
         done: Deferred[None] = self._store.reset(meta)
         return done
 
@@ -87,6 +101,8 @@ class TrueStore:
         if log.durable_index > log.base_index:
             index, term, held = log.durable_index, log.term(log.durable_index), self.terms.get(log.durable_index)
             require(held == term, "what is called durable is not on disk", raft.server_id, index, term, held)
+        is_released = log.base_index <= self._released_index
+        require(is_released, "the log is forgotten, and its files stay", raft.server_id, log.base_index)
         kept = self.snapshots.kept()
         self._forgetting.check(raft, kept[0].meta.last_index if kept else 0)
 

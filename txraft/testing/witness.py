@@ -12,7 +12,7 @@ from zope.interface import alsoProvides, implementer
 from txraft.core.invariants import require
 from txraft.core.snapshot import SnapshotMeta
 from txraft.images import IPreparedRestore, IRestoring, ISnapshotImage, SnapshotWay
-from txraft.interfaces import IStateMachine
+from txraft.interfaces import IStateMachine, Snapshot
 from txraft.node.taking import TakingSettings
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Record:
         self._replayed_index = 0
         self._replays: dict[int, bytes] = {}
         self._metas: dict[tuple[str, int], SnapshotMeta] = {}
+        self.received: dict[tuple[str, Snapshot], int] = {}
+        """How much has come of each snapshot to each server, in all of its processes."""
         self.rows: set[str] = set()
         """The rows of the catalogue whose situation was seen by those who look after the disks."""
         self._commands: dict[int, tuple[int, bytes]] = {}
@@ -143,6 +145,11 @@ class Witness:
             return self._machine.query(request)
 
     def snapshot(self) -> Sequence[bytes]:
+        is_small = self.snapshot_way is SnapshotWay.INLINE
+        self._record.require(is_small, "a machine makes all of its snapshot at once", self._server_id)
+        return self._state()
+
+    def _state(self) -> list[bytes]:
         with self._judging():
             chunks: Sequence[bytes] = self._machine.snapshot()
             self._check_state(chunks)
@@ -150,22 +157,18 @@ class Witness:
 
     def image(self) -> Iterator[bytes]:
         """All of it is made now, and takes its time when it is asked for: later changes do not show."""
-        return self._in_time(self.snapshot())
+        chunks, slices = self._state(), self.slices()
 
-    def _in_time(self, chunks: Sequence[bytes]) -> Iterator[bytes]:
-        """A server is kept from everything else for a slice of time, and for as long as one chunk takes."""
-        server, turn, busy_s = self._server, None, 0.0
-        assert server.clock is not None, server.server_id
-        for chunk in chunks:
-            if server.clock.turn != turn:
-                if turn is not None and server.chunk_seconds:
-                    self._record.rows.add("S12")
-                turn, busy_s = server.clock.turn, 0.0
-            is_bounded = busy_s <= SLICE_S + 1e-6
-            self._record.require(is_bounded, "a snapshot keeps a server from all else", server.server_id, busy_s)
-            server.be_busy(server.chunk_seconds)
-            busy_s += server.chunk_seconds * server.clock.rate
-            yield chunk
+        def in_time() -> Iterator[bytes]:
+            for chunk in chunks:
+                slices.spend()
+                yield chunk
+
+        return in_time()
+
+    def slices(self) -> Slices:
+        """For one snapshot that is made, or that the machine is restored from."""
+        return Slices(self._server, self._record)
 
     def restore(self, chunks: Sequence[bytes]) -> None:
         index, digest, *state = chunks
@@ -197,6 +200,32 @@ class Witness:
             require(is_replayed, "the state is not what a replay of the log leads to", self._server_id, self.index)
 
 
+class Slices:
+    """
+    The time that a snapshot's chunks take a server: no longer without a break than a slice, and one chunk. S12.
+    """
+
+    def __init__(self, server: Server, record: Record) -> None:
+        assert server.clock is not None, server.server_id
+        self._server = server
+        self._clock = server.clock
+        self._record = record
+        self._turn: float | None = None
+        self._busy_s = 0.0
+
+    def spend(self) -> None:
+        """A chunk is made or taken now."""
+        server, turn = self._server, self._clock.turn
+        if turn != self._turn:
+            if self._turn is not None and server.chunk_seconds:
+                self._record.rows.add("S12")
+            self._turn, self._busy_s = turn, 0.0
+        is_bounded = self._busy_s <= SLICE_S + 1e-6
+        self._record.require(is_bounded, "a snapshot keeps a server from all else", server.server_id, self._busy_s)
+        server.be_busy(server.chunk_seconds)
+        self._busy_s += server.chunk_seconds * self._clock.rate
+
+
 @implementer(IRestoring)
 class _Restoring:
     """Of a witness, and of its machine, which is given all but the first two chunks."""
@@ -205,8 +234,10 @@ class _Restoring:
         self._witness = witness
         self._restoring = restoring
         self._head: list[bytes] = []
+        self._slices = witness.slices()
 
     def add(self, chunk: bytes) -> None:
+        self._slices.spend()
         if len(self._head) < 2:
             self._head.append(chunk)
         else:
