@@ -10,10 +10,12 @@ from txraft.core.invariants import require
 from txraft.core.membership import Membership
 from txraft.core.raft import Raft
 from txraft.core.reconfiguration import FAREWELL
+from txraft.interfaces import Snapshot
 from txraft.node import RaftNode
 from txraft.testing.cluster import Cluster
 from txraft.testing.schedule import DISKS, NETWORKS
 from txraft.testing.server import Server
+from txraft.testing.snapshot_truth import DIRECTORY
 from txraft.testing.workload import PROBES, Workload
 
 LEADER_WITHIN = 10
@@ -78,6 +80,7 @@ class Endings:
             self._bring_in_everybody()
         self._remove_one_that_is_away()
         self._bring_in_everybody()
+        self._leave_one_behind()
         self._is_supervised = False
         members = self._members()
         self._workload.check_agreement({server_id: cluster.servers[server_id].machine for server_id in members})
@@ -163,6 +166,37 @@ class Endings:
         self._cluster.run_until(lambda: bool(outcome), limit_s)
         is_made = bool(outcome) and isinstance(outcome[0], Membership)
         require(is_made, otherwise, limit_s, change, *outcome)
+
+    def _leave_one_behind(self) -> None:
+        """
+        When all is well, who needs a snapshot gets one, also if the leader's is damaged, or cannot be read once where
+        it has come. Pitfalls S09, S11.
+        """
+        cluster, leader, away = self._cluster, self._cluster.leader(), self._who_may_be_away()
+        if leader is None or away is None:
+            return
+        cluster.network.partition([away], [other for other in cluster.ids if other != away])
+        self._write_and_take(leader, [member for member in self._member_ids() if member != away])
+        match self._rng.randrange(3):
+            case 0:
+                _spoil(cluster.servers[leader.settings.server_id], self._rng)
+            case 1:
+                cluster.servers[away].disk.fail("pread", self._rng.randint(1, 4), under=DIRECTORY)
+        cluster.network.heal()
+        self._require_agreement()
+
+    def _write_and_take(self, leader: RaftNode, members: Sequence[str]) -> None:
+        """More than a leader keeps of its log without need, and then a snapshot of it."""
+        limit_s, count = COMMIT_WITHIN * self._election_s, 2 * PROBES
+        done: list[bool] = []
+        for number in range(count):
+            self._request_until_done(members, self._workload.probe(number), done)
+        is_done = self._cluster.run_until(lambda: len(done) == count, limit_s)
+        require(is_done, "not committed within", limit_s, members, len(done))
+        taken: list[object] = []
+        leader.take_snapshot().addBoth(taken.append)
+        is_taken = self._cluster.run_until(lambda: bool(taken), limit_s) and isinstance(taken[0], Snapshot)
+        require(is_taken, "no snapshot is taken when all is well", leader.settings.server_id, *taken)
 
     def _members(self) -> dict[str, Raft]:
         """The servers of the membership that the newest leader has in force; all of them run."""
@@ -335,3 +369,11 @@ class Endings:
                 ask()
 
         ask()
+
+
+def _spoil(server: Server, rng: random.Random) -> None:
+    """Flip a bit of a running server's newest snapshot."""
+    path = max(path for path in server.disk.file_names() if path.endswith(".snapshot"))
+    data = bytearray(server.disk.read_file(path))
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    server.disk.write_file(path, bytes(data))
