@@ -158,3 +158,30 @@ class FollowerTests(SynchronousTestCase):
         slow_snapshots(cluster, slow, seconds=0.0)
         self.assertTrue(cluster.run_until(lambda: len(machine.commands) == 4 * count, 200))
         cluster.check_replay()
+
+    def test_if_most_have_no_room_nothing_is_acknowledged_until_they_have_and_nothing_is_lost(self) -> None:
+        """S10, D14: whoever leads meanwhile, and whatever is in memory only is as good as not there."""
+        cluster = cluster_of(3)
+        cluster.start()
+        leader = cluster.elect()
+        slow = [server_id for server_id in cluster.ids if server_id != leader.settings.server_id]
+        slow_snapshots(cluster, *slow, seconds=20.0)
+        acknowledged: list[Any] = []
+        for _ in range(3 * LIMIT * LOG_BYTES // BATCH_BYTES):
+            leader.propose_many(BATCH).addCallbacks(acknowledged.append, lambda _: None)
+            cluster.run(0.05)
+        self.assertTrue(all(cluster.node(server_id).raft.holds_entries for server_id in slow))  # type: ignore[union-attr]
+        durable = sorted(cluster.node(server_id).status().durable_index for server_id in slow)
+        self.assertLessEqual(4 * len(acknowledged), durable[-1])
+        cluster.run(10)
+        self.assertLess(len(acknowledged), 3 * LIMIT * LOG_BYTES // BATCH_BYTES)
+        slow_snapshots(cluster, *slow, seconds=0.0)
+        cluster.run(100)
+        self.assertTrue(is_accepted(cluster, cluster.elect()))
+        self.assertTrue(
+            cluster.run_until(lambda: len({node.status().applied_index for node in cluster.running()}) == 1)
+        )
+        for server in cluster.servers.values():
+            machine: Any = server.machine
+            self.assertGreaterEqual(len(machine.commands), 4 * len(acknowledged) + 4)
+        cluster.check_replay()
