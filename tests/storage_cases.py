@@ -62,10 +62,10 @@ HISTORY = [
 
 
 class Server:
-    """One server's storage, through restarts, and what it was told that is durable."""
+    """One server's storage, through restarts, and what it was told that is durable. `disk` is a fake one, or real."""
 
-    def __init__(self, seed=0, segment_bytes=2048, fsync=True):
-        self.disk = FakeDisk(random.Random(seed))
+    def __init__(self, seed=0, segment_bytes=2048, fsync=True, disk=None):
+        self.disk = FakeDisk(random.Random(seed)) if disk is None else disk
         self.segment_bytes = segment_bytes
         self.fsync = fsync
         self.incarnations = random.Random(seed + 1)
@@ -151,7 +151,7 @@ def count_calls(make: Callable[[], Any], work: Callable[[Any], object]) -> int:
 
 
 def with_each_call_failing(
-    make: Callable[[], Any], work: Callable[[Any], object], error: int
+    make: Callable[[], Any], work: Callable[[Any], object], error: int, written: int = 0
 ) -> Iterator[tuple[Any, str, bool]]:
     """For each call that `work` makes: a server for which that one failed, its name, and whether `work` said so."""
     sample = make()
@@ -160,7 +160,7 @@ def with_each_call_failing(
     for call, count in sorted((sample.disk.calls - before).items()):
         for number in range(1, count + 1):
             server = make()
-            server.disk.fail(call, number, error)
+            server.disk.fail(call, number, error, written)
             try:
                 work(server)
             except StorageError:

@@ -7,99 +7,12 @@ import errno
 
 import pytest
 from snapshot_cases import encoded, meta
-from storage_cases import SNAPSHOTS, STATE, Server, entries, replaced, run
+from storage_cases import SNAPSHOTS, STATE, entries, run
+from storage_steps import SnapshotServer, big
 
 from txraft.core.messages import HardState
 from txraft.errors import StorageError
 from txraft.testing.disk import Halted
-
-
-class SnapshotServer(Server):
-    """`acknowledged` is (hard state, index of the newest snapshot, entries behind it)."""
-
-    def __init__(self, seed=0):
-        super().__init__(seed, segment_bytes=1024)
-        self.acknowledged = (HardState(), 0, [])
-        self.attempted = self.acknowledged
-
-    def do(self, after, start):
-        """Do what `start` begins; it may not have come to its end when it fails, but it has if it does not."""
-        self.attempted = after
-        results = []
-        start().addBoth(results.append)
-        while self.clock.getDelayedCalls():
-            self.clock.advance(0)
-        if hasattr(results[0], "raiseException"):
-            results[0].raiseException()
-        self.acknowledged = after
-
-    def close(self):
-        self.do(self.acknowledged, self.store.close)
-
-    def write(self, hard_state, *runs):
-        old_state, base, log = self.acknowledged
-        state = hard_state or old_state
-        if hard_state:  # the state comes first
-            self.do((state, base, log), lambda: self.store.write(hard_state, []))
-        self.do((state, base, replaced(log, runs)), lambda: self.store.write(None, list(runs)))
-
-    def fill(self, first_index, count):
-        for one in big(first_index, count):
-            self.write(None, one)
-
-    def take(self, index):
-        state, _, log = self.acknowledged
-        term = next(term for at, term, _ in log if at == index)
-
-        def begin():
-            writer = self.store.snapshots.begin(meta(index, term))
-            writer.write(b"state at %d" % index).addErrback(lambda _: None)
-            return writer.commit()
-
-        self.do((state, index, [entry for entry in log if entry[0] > index]), begin)
-
-    def compact(self, first_index):
-        self.do(self.acknowledged, lambda: self.store.compact(first_index))
-
-    def install(self, index, term):
-        """What a follower does: the snapshot comes to its disk, and then the log goes, unless it agrees with it."""
-        state, _, log = self.acknowledged
-        data, offer = encoded(meta(index, term))
-        agrees = (index, term) in [entry[:2] for entry in log]
-        after = (state, index, [entry for entry in log if agrees and entry[0] > index])
-
-        def receive():
-            done = self.store.snapshots.receive(offer)
-            return done.addCallback(
-                lambda partial: partial.append(partial.offset, data[partial.offset :]).addCallback(
-                    lambda _: partial.commit()
-                )
-            )
-
-        self.do(after, receive)
-        if not agrees:
-            self.do(after, lambda: self.store.reset(offer.meta))
-
-    def open_again(self):
-        self.close()
-        return self.open()
-
-    def look(self):
-        """Open, and see what is there. Answers what `acknowledged` would have to be."""
-        recovered = self.open()
-        last_index = recovered.snapshot.meta.last_index if recovered.snapshot else 0
-        log = entries(recovered.runs)
-        assert [index for index, _, _ in log] == [*range(recovered.base_index + 1, recovered.base_index + 1 + len(log))]
-        terms = {recovered.base_index: recovered.base_term, **{index: term for index, term, _ in log}}
-        if recovered.snapshot:
-            assert terms[last_index] == recovered.snapshot.meta.last_term
-        else:
-            assert (recovered.base_index, recovered.base_term) == (0, 0)
-        return recovered.hard_state, last_index, [entry for entry in log if entry[0] > last_index]
-
-
-def big(first_index, count, term=1):
-    return [run(first_index + n, [bytes([65 + (first_index + n) % 26]) * 100], term) for n in range(count)]
 
 
 def history(server):

@@ -7,15 +7,15 @@ import errno
 import os
 
 import pytest
-from snapshot_cases import CHUNKS, encoded, meta, payloads_of
-from storage_cases import DATA_DIR, LOG, SNAPSHOTS, STATE, Server, count_calls, with_each_call_failing
+from snapshot_cases import CHUNKS, encoded, payloads_of
+from storage_cases import DATA_DIR, LOG, SNAPSHOTS, STATE, count_calls, with_each_call_failing
+from storage_steps import BACKUP, ME, SAVED, WHOLE, NewServer, is_as_before, judge
 from test_reconfiguration import decided, outcome
 
 from txraft.admin.raftctl import main
 from txraft.admin.restore import new_server
 from txraft.core.change import Change
 from txraft.core.membership import Membership
-from txraft.core.messages import HardState
 from txraft.errors import DamagedSnapshot, StorageError
 from txraft.interfaces import Identity
 from txraft.storage import snapshot_format as layout
@@ -24,56 +24,6 @@ from txraft.storage.snapshot_file import SnapshotFileReader
 from txraft.storage.stopped import Paths
 from txraft.testing.cluster import Cluster
 from txraft.testing.disk import Halted
-
-PATHS = Paths(DATA_DIR, LOG, STATE, SNAPSHOTS)
-BACKUP = "/backup"
-SAVED = meta(70, 3, cluster_id="old.2.0000000a", membership_index=60)
-ME = Identity("c.0.0000000b", "s1", 77)
-WHOLE = "whole"
-
-
-class NewServer(Server):
-    """A server whose data directory is to be made."""
-
-    def __init__(self, seed=0):
-        super().__init__(seed)
-        self.disk.write_file(BACKUP, encoded(SAVED, CHUNKS)[0])
-
-    def restore(self, backup=BACKUP):
-        reader = SnapshotFileReader(self.disk, backup)
-        return Restoration(self.disk, PATHS, 2048).make(reader, new_server(SAVED, ME), lambda done, size: None)
-
-    def read_chunks(self, snapshot):
-        """What the machine would be restored from."""
-        reader = SnapshotFileReader(self.disk, f"{SNAPSHOTS}/{70:020d}-{3:020d}.snapshot")
-        assert reader.verify() == snapshot
-        reader = SnapshotFileReader(self.disk, f"{SNAPSHOTS}/{70:020d}-{3:020d}.snapshot")
-        chunks = []
-        while (chunk := reader.next_chunk()) is not None:
-            chunks.append(chunk)
-        return chunks
-
-
-def is_as_before(server):
-    """Nothing that was made can be found any more: as if nobody had asked."""
-    names = {path for path in server.disk.file_names() if path.startswith(DATA_DIR)}
-    return names <= {f"{DATA_DIR}/lock", f"{STATE}.tmp"}
-
-
-def judge(server):
-    """What a start finds: all of it, or it refuses; or the directory is as it was before."""
-    if is_as_before(server):
-        return "as before"
-    try:
-        after = server.open(cluster_id="")
-    except StorageError:
-        return "does not start"
-    assert after.identity == ME
-    assert after.hard_state == HardState(3, None)
-    assert (after.runs, after.base_index, after.base_term) == ([], 70, 3)
-    assert server.read_chunks(after.snapshot) == CHUNKS
-    return WHOLE
-
 
 # -- what is made
 

@@ -12,7 +12,7 @@ import re
 import pytest
 from snapshot_cases import encoded, meta
 from storage_cases import DATA_DIR, LOG, SNAPSHOTS, STATE, Server, entries, run
-from test_compaction import SnapshotServer, big
+from storage_steps import SnapshotServer, big
 
 from txraft.admin import log_reader
 from txraft.admin.log_reader import Reader

@@ -114,7 +114,11 @@ class FileSystem:
 
     def _make(self, path: str, flags: int) -> OpenFile:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
-        os.fchmod(descriptor, 0o600)  # a strict umask would leave a file that we cannot open next time
+        try:
+            os.fchmod(descriptor, 0o600)  # a strict umask would leave a file that we cannot open next time
+        except BaseException:
+            os.close(descriptor)
+            raise
         return OpenFile(descriptor, path)
 
     def open(self, path: str) -> OpenFile:

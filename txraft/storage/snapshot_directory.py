@@ -228,7 +228,11 @@ class PartialSnapshot:
             self._handle: Any = files.open(path)
         except FileNotFoundError:
             self._handle = files.create(path)
-        self.offset: int = files.size(self._handle)
+        try:
+            self.offset: int = files.size(self._handle)
+        except BaseException:
+            self.close()
+            raise
         if self.offset > offer.size:
             self._give_up()
             self._handle, self.offset = files.create(path), 0

@@ -41,7 +41,11 @@ class SnapshotFileWriter:
         self._offset = 0
         self._synced = 0
         self._handle: Any = files.create(path)
-        self._write(self._encoder.header())
+        try:
+            self._write(self._encoder.header())
+        except BaseException:
+            self.close()
+            raise
 
     def write(self, chunk: bytes) -> None:
         """Add a chunk."""

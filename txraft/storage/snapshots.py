@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -92,11 +93,10 @@ class SnapshotWriter:
 
     def write_here(self, chunks: Iterable[bytes]) -> None:
         """See `ISnapshotWriter`."""
-        file = self._opened()
-        for chunk in chunks:
-            file.write(chunk)
-        file.finish()
-        file.close()
+        with closing(self._opened()) as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.finish()
 
     def commit(self) -> Deferred[Snapshot]:
         """See `ISnapshotWriter`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
@@ -284,10 +285,11 @@ class LogStore:
         wal, lock = self._wal, self._lock
         self._wal = self._lock = None
         try:
-            if wal is not None:
-                wal.close()
-            if lock is not None:
-                self._files.close(lock)
+            with ExitStack() as stack:
+                if lock is not None:
+                    stack.callback(self._files.close, lock)
+                if wal is not None:
+                    stack.callback(wal.close)
         except StorageError as error:
             # All that was promised is durable, and the process's end will close what this could not.
             _log.warn("closing {path}: {error}", path=self._data_dir, error=error)

@@ -9,6 +9,7 @@ write. The next segment is therefore filled ahead of need, a chunk after each re
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import attrs
 
@@ -132,8 +133,9 @@ class WriteAheadLog:
         if self._handle is not None:
             self._seal(self.segments[-1], sealed)
         # Opened by its new name, which is the one that an error must tell.
+        self._spare = None
         self._files.close(spare.handle)
-        self._spare, self._handle = None, self._files.open(segment.path)
+        self._handle = self._files.open(segment.path)
         self.segments.append(segment)
         return segment
 
@@ -148,7 +150,9 @@ class WriteAheadLog:
         seal = layout.encode_seal(segment.header, segment.stop_offset, checksum)
         self._files.pwrite(self._handle, segment.stop_offset, seal)
         self._syncs.data(self._handle)
-        self._files.close(self._handle)
+        # Forgotten first, here and below: who closes a file twice may close one that somebody else has opened.
+        handle, self._handle = self._handle, None
+        self._files.close(handle)
 
     def prepare(self) -> None:
         """
@@ -214,8 +218,9 @@ class WriteAheadLog:
         self._release(len(self.segments) - 1)
 
     def close(self) -> None:
-        """Let go of the files; what was appended is durable already."""
-        for handle in (self._handle, self._spare and self._spare.handle):
-            if handle is not None:
-                self._files.close(handle)
+        """Let go of the files; what was appended is durable already. One that cannot be closed does not keep others."""
+        handles = self._handle, self._spare and self._spare.handle
         self._handle = self._spare = None
+        with ExitStack() as stack:
+            for handle in filter(None, handles):
+                stack.callback(self._files.close, handle)

@@ -64,6 +64,8 @@ class FakeDisk:
     def __init__(self, rng: random.Random) -> None:
         self.calls: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self.strays: list[str] = []
+        """Calls, with their paths, on handles that had been closed: on a real disk they may reach another file."""
         self._rng = rng
         self._names: dict[str, Node] = {}
         self._durable_names: dict[str, Node] = {}
@@ -174,6 +176,10 @@ class FakeDisk:
         other.crash("all")
         return other
 
+    def open_paths(self) -> list[str]:
+        """The paths, when they were opened, of the handles that nobody has closed, sorted."""
+        return sorted(handle.path for handle in self._handles)
+
     def has_unsynced_names(self, ending: str = "") -> bool:
         """Whether a name with this ending was made, moved or removed since the last `fsync_directory` there."""
         return any(name.endswith(ending) for change in self._pending for name in change)
@@ -238,8 +244,11 @@ class FakeDisk:
         return handle
 
     def close(self, handle: FakeHandle) -> None:
-        self._count("close", handle.path)
         self._need_open("close", handle)
+        self._count("close", handle.path, lambda _: self._forget(handle))
+        self._forget(handle)
+
+    def _forget(self, handle: FakeHandle) -> None:
         handle.is_open = False
         self._handles.remove(handle)
         if handle.is_lock:
@@ -364,6 +373,7 @@ class FakeDisk:
 
     def _need_open(self, call: str, handle: FakeHandle) -> None:
         if not handle.is_open:
+            self.strays.append(f"{call} {handle.path}")
             raise self._error(call, handle.path, errno.EBADF)
 
     def _file(self, path: str) -> File:
