@@ -257,8 +257,23 @@ def test_a_hand_over_to_a_dead_server_fails_and_the_old_leader_goes_on():
     meanwhile = outcome(old.propose(b"meanwhile"))
     assert cluster.run_until(lambda: bool(handed and meanwhile), 2)
     assert isinstance(handed[0], ChangeFailed)
+    assert str(handed[0]) == f"{heir} did not take over in time: nothing is heard from it"
     assert meanwhile == [1]
     assert cluster.leader() is old
+
+
+def test_a_hand_over_to_a_server_whose_disk_hangs_says_what_it_lacks():
+    """E17."""
+    cluster = Cluster(seed=11)
+    cluster.start()
+    old = cluster.elect()
+    heir = next(server_id for server_id in cluster.ids if cluster.node(server_id) is not old)
+    cluster.run(1)
+    cluster.servers[heir].disk_seconds = lambda: 1e9
+    outcome(old.propose(b"x"))
+    handed = outcome(old.transfer_leadership(heir))
+    assert cluster.run_until(lambda: bool(handed), 2)
+    assert str(handed[0]) == f"{heir} did not take over in time: it lacks 1 entry"
 
 
 def test_a_hand_over_that_makes_another_lead_says_so():

@@ -97,7 +97,7 @@ class Reconfiguring:
                 return raft.membership
             if raft.role is leader:
                 is_going_on = leader.reconfiguration.hand_over_to == server_id
-                return None if is_going_on else ChangeFailed(f"{server_id} did not take over in time")
+                return None if is_going_on else ChangeFailed(_not_taken_over(raft, leader, server_id))
             if raft.leader_id is not None:
                 return HandOverFailed(f"{raft.leader_id} leads now, not {server_id}")
             return HandOverFailed(f"no leader is known, nor that {server_id} is it") if is_over() else None
@@ -132,3 +132,12 @@ def refusal(error: core_change.ChangeRefused) -> ChangeRefused:
     """What the core refused, as its callers are told."""
     is_now = isinstance(error, core_change.ChangeUnderWay)
     return ChangeUnderWay(str(error)) if is_now else ChangeRefused(str(error))
+
+
+def _not_taken_over(raft: Raft, leader: Leader, server_id: str) -> str:
+    """That a server did not take over, and what its leader knows of why."""
+    sentence, progress = f"{server_id} did not take over in time", leader.progress.get(server_id)
+    if progress is None or progress.silent_ticks >= raft.settings.max_election_ticks:
+        return f"{sentence}: nothing is heard from it"
+    lack = raft.log.last_index - progress.match_index
+    return f"{sentence}: it lacks {lack} entr{'y' if lack == 1 else 'ies'}" if lack else sentence
