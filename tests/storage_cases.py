@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -151,19 +151,30 @@ def count_calls(make: Callable[[], Any], work: Callable[[Any], object]) -> int:
 
 
 def with_each_call_failing(
-    make: Callable[[], Any], work: Callable[[Any], object], error: int, written: int = 0
+    make: Callable[[], Any],
+    work: Callable[[Any], object],
+    error: int,
+    written: int = 0,
+    only: Container[int] = range(1 << 20),
 ) -> Iterator[tuple[Any, str, bool]]:
-    """For each call that `work` makes: a server for which that one failed, its name, and whether `work` said so."""
+    """
+    For each call that `work` makes: a server for which that one failed, its name, and whether `work` said so.
+
+    @param only: the calls that it is done for, numbered from 0.
+    """
     sample = make()
     before = sample.disk.calls.copy()
     work(sample)
-    for call, count in sorted((sample.disk.calls - before).items()):
-        for number in range(1, count + 1):
-            server = make()
-            server.disk.fail(call, number, error, written)
-            try:
-                work(server)
-            except StorageError:
-                yield server, call, True
-            else:
-                yield server, call, False
+    made = sample.disk.calls - before
+    calls = [(call, number) for call in sorted(made) for number in range(1, made[call] + 1)]
+    for place, (call, number) in enumerate(calls):
+        if place not in only:
+            continue
+        server = make()
+        server.disk.fail(call, number, error, written)
+        try:
+            work(server)
+        except StorageError:
+            yield server, call, True
+        else:
+            yield server, call, False
