@@ -121,6 +121,43 @@ def test_servers_that_can_be_prepared_start_and_are_sent_snapshots():
     cluster.check_replay()
 
 
+class Clearing(RecordingMachine):
+    """A later state may be a smaller one."""
+
+    def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[int]:
+        results = super().apply(first_index, commands, time_ms)
+        if b"clear" in commands:
+            self.commands = []
+        return results
+
+
+def test_a_newer_snapshot_that_comes_while_a_start_reads_its_own_stays():
+    """S03: in the simulation's own workload states only grow, so that the newer one is never read first."""
+    cluster = Cluster(machine=Clearing)
+    cluster.start()
+    leader = cluster.elect()
+    away = next(server_id for server_id in cluster.ids if server_id != leader.settings.server_id)
+    leader.propose_many([b"%d" % number for number in range(100)])
+    cluster.run(0.5)
+    cluster.node(away).take_snapshot()
+    cluster.run(1)
+    cluster.crash(away, keep="all")
+    leader.propose(b"clear")
+    cluster.run(0.5)
+    leader.take_snapshot()
+    cluster.run(1)
+    server = cluster.servers[away]
+    # Each chunk of its own is a job for a slow disk.
+    server.snapshot_seconds = lambda: 0.02
+    cluster.start(away)
+    assert cluster.run_until(lambda: cluster.node(away).status().snapshots.received == 1)
+    assert cluster.run_until(lambda: cluster.node(away).raft.is_restored)
+    assert server.machine.commands == []
+    cluster.run(5)
+    assert server.machine.commands == []
+    cluster.check_replay()
+
+
 class Slow(RecordingMachine):
     """Says nothing about how it is restored, and takes half a second for it."""
 

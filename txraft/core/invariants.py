@@ -38,7 +38,9 @@ def check_server(raft: Raft) -> None:
     require(log.last_term <= raft.term, "no entry is of a later term", name, log.last_term, raft.term)
     if isinstance(raft.role, Follower | PreCandidate | Candidate):
         waited, timeout = raft.role.elapsed_ticks, raft.role.timeout_ticks
-        require(waited <= timeout, "nobody waits longer than its timeout", name, raft.role.name, waited, timeout)
+        longest = raft.settings.max_election_ticks
+        is_timely = waited <= timeout <= longest
+        require(is_timely, "nobody waits longer than its timeout", name, raft.role.name, waited, timeout, longest)
         # Else a disk that is slower than a timeout would be given one term after the other, for ever.
         waits_for_its_disk = isinstance(raft.role, Candidate) and name not in raft.role.votes
         require(not (waits_for_its_disk and waited), "a candidate's time begins with its own vote", name, waited)

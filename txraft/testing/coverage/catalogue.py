@@ -72,7 +72,7 @@ SITUATIONS = {
     "S09": "a leader had a newer snapshot than one that it was sending",
     "S10": "a leader forgot what somebody needed to whom it sent a snapshot, as that was too much",
     "S11": "a server started that found its newest snapshot damaged",
-    "S12": "a snapshot took so long to make that it was made in several slices of time",
+    "S12": "a snapshot took so long to make, or to restore from, that this was done in several slices of time",
     "S13": "a server was given a second snapshot in place of its log",
     "S14": "a server started that had died while it wrote a snapshot",
     "S15": "a leader died or gave up while it sent a snapshot",
@@ -106,11 +106,14 @@ SITUATIONS = {
 
 IN_PART = {
     "S02": "the rule for one server at a time: tests/test_core_snapshots.py",
-    "S06": "what is still under way on a connection that was replaced: tests/test_snapshot_links.py",
+    "S03": "a newer one that is read before a start has read its own, as states only grow in the simulation: "
+    "tests/test_restoring.py",
+    "S06": "frames and windows of a true connection: tests/test_snapshot_links.py",
     "S08": "a simulated child has done its job at once; that a real one has the memory of its moment, what it "
     "inherits, and what becomes of it when it hangs: tests/test_forking.py, tests/test_many_forks.py",
     "S11": "each byte of a file: tests/test_snapshot_format.py",
-    "S12": "how long a fork, a slice and a chunk really take: tests/test_taking.py, benchmarks/snapshots.py",
+    "S12": "how long a fork, a slice and a chunk really take: tests/test_taking.py, benchmarks/snapshots.py; a "
+    "simulated fork takes no time",
     "S14": "a crash at each call, and a failure of each: tests/test_snapshot_store.py, tests/test_compaction.py",
 }
 """By row: what runs cannot say about it, and who does."""
