@@ -7,8 +7,11 @@ TXRAFT_TEST_STATES=5000 makes each call fail in each of the ways there are.
 from __future__ import annotations
 
 import errno
+import os
 import random
+import resource
 import shutil
+import subprocess
 
 import pytest
 from real_disk import ERRORS, Kernel, RealDisk
@@ -16,6 +19,7 @@ from storage_cases import with_each_call_failing
 from storage_steps import STEPS, STRIDE
 from test_crash_states import states_of
 
+from txraft.errors import StorageError
 from txraft.storage import files
 
 
@@ -107,3 +111,79 @@ def test_what_a_loss_of_power_leaves_is_the_same_for_a_server_on_real_files(fres
         real.crash()
         count += 1
     assert count > 3
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A file system of a megabyte."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount")
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=1m", "txraft-test", str(place)]
+    mounted = subprocess.run(mounting, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def try_to_start(server):
+    """On a disk without room: it succeeds, or is refused for that reason."""
+    try:
+        server.start()
+    except StorageError as error:
+        assert "No space left" in str(error)
+    if server.store is not None:
+        server.close()
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_file_system_that_is_full_costs_nothing_that_was_promised(small, monkeypatch, name):
+    """D08, D09: whichever page is the first for which there is no room; and once there is room again, all goes on."""
+    step, told = STEPS[name], 0
+    for pages in range(8):
+        root = small / str(pages)
+        root.mkdir()
+        kernel = Kernel(root)
+        monkeypatch.setattr(files, "os", kernel)
+        monkeypatch.setattr(files, "fcntl", kernel)
+        server = step.prepared(disk=RealDisk(kernel))
+        found = os.statvfs(small)
+        with (small / "ballast").open("wb") as ballast:
+            os.posix_fallocate(ballast.fileno(), 0, (found.f_bavail - pages) * found.f_frsize)
+        try:
+            step.work(server)
+        except StorageError as error:
+            assert "No space left" in str(error) or "are free" in str(error)
+            told += 1
+        if server.store is not None:
+            server.close()
+        assert (server.disk.open_paths(), server.disk.strays) == ([], [])
+        server.crash()
+        try_to_start(server)
+        (small / "ballast").unlink()
+        server.crash()
+        server.settle()
+        server.crash()
+        shutil.rmtree(root)
+    assert told or name not in ("first start", "vote", "append more than a segment", "take a large one", "restore")
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_limit_on_the_length_of_files_costs_nothing_that_was_promised(fresh, name):
+    """The system refuses, without privileges and for real: EFBIG."""
+    step = STEPS[name]
+    for limit in (0, 100, 1000, 3000):
+        server = step.prepared(disk=fresh())
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            step.cut_short(server)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        if server.store is not None:
+            server.close()
+        assert (server.disk.open_paths(), server.disk.strays) == ([], [])
+        server.crash()
+        server.settle()
