@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from txraft.core import sending
 from txraft.core.change import Change
 from txraft.core.invariants import require
 from txraft.core.membership import Membership
@@ -21,6 +22,8 @@ from txraft.testing.workload import PROBES, Workload
 LEADER_WITHIN = 10
 COMMIT_WITHIN = 20
 STABLE_FOR = 5
+ADDED_WITHIN = 3 * COMMIT_WITHIN + sending.PATIENCE
+"""Another new server may be waited for first, and the snapshot that it needs get nowhere for so long."""
 PATIENCE = 2
 """In longest election timeouts."""
 
@@ -231,6 +234,7 @@ class Endings:
             self._request_until_done(majority, self._workload.probe(number), done)
         limit_s = COMMIT_WITHIN * self._election_s
         self._require_of(majority, lambda: len(done) == PROBES, "not committed within", limit_s)
+        self._let_one_in(majority)
         self._is_supervised = False
 
     def _require_of(self, majority: list[str], holds: Callable[[], bool], otherwise: str, limit_s: float) -> None:
@@ -240,6 +244,51 @@ class Endings:
         """
         is_true = self._cluster.run_until(holds, limit_s)
         require(is_true or not self._cluster.is_quorum(majority), otherwise, limit_s, majority)
+
+    def _let_one_in(self, majority: list[str]) -> None:
+        """
+        A server that is well, and connected to these, comes in when it is asked, whatever becomes of the others, and
+        after whatever change was under way. Thesis §4.2.1, pitfalls M13.
+        """
+        strangers = [server_id for server_id in self._cluster.ids if server_id not in self._member_ids()]
+        strangers = [server_id for server_id in strangers if server_id not in majority]
+        if not strangers or not self._is_led_by_one_of(majority):
+            return
+        newcomer = self._rng.choice(strangers)
+        for other in majority:
+            self._cluster.network.mend(newcomer, other)
+            self._cluster.network.mend(other, newcomer)
+        self._make_well(newcomer)
+        self._ask_in(newcomer)
+        limit_s = ADDED_WITHIN * self._election_s
+        has_come = self._cluster.run_until(lambda: newcomer in self._settled_voters(), limit_s)
+        # A leader from outside may not reach it.
+        is_possible = self._is_led_by_one_of(majority) and self._cluster.is_quorum([*majority, newcomer])
+        require(has_come or not is_possible, "who is asked in does not come within", limit_s, newcomer, majority)
+
+    def _is_led_by_one_of(self, majority: list[str]) -> bool:
+        leader = self._cluster.leader()
+        return leader is not None and leader.settings.server_id in majority
+
+    def _settled_voters(self) -> tuple[str, ...]:
+        """The voters that the newest leader has in force, if that is committed and no change is under way."""
+        leader = self._cluster.leader()
+        raft = leader.raft if leader is not None else None
+        if raft is None or raft.membership.is_changing or raft.commit_index < raft.memberships.current_index:
+            return ()
+        return raft.membership.voters
+
+    def _ask_in(self, newcomer: str) -> None:
+        """An operator asks whoever leads, and again after each refusal and failure."""
+
+        def again(_: object = None) -> None:
+            self._cluster.clock.callLater(SUPERVISE_S, self._ask_in, newcomer)
+
+        leader = self._cluster.leader()
+        if leader is None or self._cluster.is_paused(leader.settings.server_id):
+            again()
+        elif newcomer not in self._settled_voters():
+            leader.change_membership(Change(voters=(newcomer,))).addErrback(again)
 
     def _draw_majority(self) -> list[str]:
         """As few as decide; often without the leader, if there is one."""
@@ -273,19 +322,22 @@ class Endings:
         for server_id in outside:
             self._worsen(server_id)
         for server_id in majority:
-            server = cluster.servers[server_id]
-            server.disk_seconds, server.snapshot_seconds = (lambda: 0.001), (lambda: 0.0)
-            server.apply_seconds, server.chunk_seconds, server.clock_rate = 0.0, 0.0, 1.0
-            server.disk.mend()
-            # A process that goes on keeps its role, its votes and what it believes of the others.
-            if self._rng.random() < 0.5 and self._is_well(server):
-                cluster.resume(server_id)
-                continue
-            if server.node is not None:
-                cluster.crash(server_id, keep="all")
-            cluster.start(server_id)
+            self._make_well(server_id)
         self._is_supervised = True
         self._supervise()
+
+    def _make_well(self, server_id: str) -> None:
+        server = self._cluster.servers[server_id]
+        server.disk_seconds, server.snapshot_seconds = (lambda: 0.001), (lambda: 0.0)
+        server.apply_seconds, server.chunk_seconds, server.clock_rate = 0.0, 0.0, 1.0
+        server.disk.mend()
+        # A process that goes on keeps its role, its votes and what it believes of the others.
+        if self._rng.random() < 0.5 and self._is_well(server):
+            self._cluster.resume(server_id)
+            return
+        if server.node is not None:
+            self._cluster.crash(server_id, keep="all")
+        self._cluster.start(server_id)
 
     def _leave_some_links(self, majority: Sequence[str]) -> None:
         cluster = self._cluster

@@ -3,7 +3,8 @@ A run of a whole cluster under faults, from a seed: the production node, core, l
 
 After every event the invariants of Figure 3 hold; at the end what clients saw is linearizable. A run ends in one of
 three ways. *Safety*: faults to the end. *Liveness*: at some time only faults remain that leave a majority mutually
-connected, nothing heals any more, and there must be a leader soon, and every request of its clients must be committed.
+connected, nothing heals any more, and there must be a leader soon, every request of its clients must be committed, and
+whoever is well and no member comes in when it is asked.
 *Agreement*: all faults end, and soon every server holds the same, with every acknowledged write in it, once; removed
 voters know that they are, and whoever is no member comes in when it is asked.
 """
