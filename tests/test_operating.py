@@ -32,6 +32,7 @@ def member(server_id: str, role: str = "voter", link: str = "connected", **facts
         "lag": 0,
         "silent_s": 0.0,
         "is_leader": False,
+        "is_silent": False,
     }
     return {"server_id": server_id, "role": role, "link": link, **plain, **facts}
 
@@ -236,6 +237,7 @@ class PlanTests(OperatingTestCase):
             ("c", member("b:1"), 1, "REFUSED: c:1 is no member of this cluster."),
             ("b", member("b:1", role="learner"), 1, "REFUSED: b:1 is no voter."),
             ("b", member("b:1", link="refused"), 1, "REFUSED: b:1 cannot be reached from the leader: refused."),
+            ("b", member("b:1", silent_s=3.04, is_silent=True), 1, "b:1 does not answer the leader: it was last heard"),
             ("b", member("b:1", lag=None), 1, "REFUSED: the leader cannot be asked."),
         ]
         for target, other, status, said in cases:

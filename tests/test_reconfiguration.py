@@ -162,8 +162,20 @@ def test_a_server_that_is_not_there_is_given_up_and_nothing_waited_for_it():
     assert cluster.run_until(lambda: bool(asked), 10)
     assert isinstance(asked[0], ChangeFailed), asked
     assert "s4 could not catch up" in str(asked[0])
+    assert not str(asked[0]).endswith(")")
     cluster.run(1)
     assert members(cluster) == {(("s1", "s2", "s3"), ())}
+
+
+def test_a_new_server_that_is_given_up_is_named_with_why_there_is_no_link():
+    """M13."""
+    cluster = Cluster(seed=6, size=1, passive=1)
+    cluster.start()
+    leader = cluster.elect()
+    cluster.network.cut("s1", "s2")
+    failed = decided(cluster, leader, Change(voters=("s2",)))
+    assert str(failed).startswith("s2 could not catch up: it has nothing new for 10 election timeouts: entry 0 of")
+    assert str(failed).endswith("(cut)")
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,17 @@ def test_a_leader_names_the_entries_and_who_lacks_them_since_when():
         assert f"Entry {last} is not committed yet: {other} has {last - 1}, was last heard from 0." in why(leader)
 
 
+def test_reads_that_wait_for_a_majority_name_those_that_do_not_confirm():
+    cluster, leader, others = started()
+    for other in others:
+        cluster.network.cut(other, leader.settings.server_id)
+    ignore(leader.read(b""))
+    cluster.run(0.05)
+    for other in others:
+        waits = f"Reads wait until a majority confirms that this server leads: {other} has not, and was last heard from"
+        assert waits in why(leader)
+
+
 def test_a_leader_names_its_own_disk():
     cluster, leader, others = started()
     cluster.servers[leader.settings.server_id].disk_seconds = lambda: 1e9

@@ -173,6 +173,8 @@ def _obstacle(member: Answer | None, target_id: str) -> str | None:
         return "the leader cannot be asked"
     if member["link"] not in ("connected", "this server"):
         return f"{target_id} cannot be reached from the leader: {member['link']}"
+    if member["is_silent"]:
+        return f"{target_id} does not answer the leader: it was last heard from {member['silent_s']:.1f} s ago"
     return None
 
 

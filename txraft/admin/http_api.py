@@ -45,7 +45,7 @@ _MOVED = {
 }
 
 _MEMBER = schema_of(MemberStatus)
-_MEMBER = closed_object({**_MEMBER["properties"], "is_leader": {"type": "boolean"}})
+_MEMBER = closed_object({**_MEMBER["properties"], "is_leader": {"type": "boolean"}, "is_silent": {"type": "boolean"}})
 _MEMBERS = {"type": "array", "items": {"$ref": "#/components/schemas/Member"}}
 _STATUS = closed_object(
     {

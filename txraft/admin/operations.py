@@ -23,7 +23,7 @@ from txraft.core.raft import Raft
 from txraft.errors import ChangeRefused, SnapshotRefused, Stopped, StorageError
 from txraft.interfaces import Snapshot
 from txraft.net.addresses import format_address, parse_address
-from txraft.node import RaftNode
+from txraft.node import MemberStatus, RaftNode
 from txraft.node.planning import ChangePlan, Constitution, plan_change
 from txraft.node.saving import HeldSnapshot
 
@@ -75,12 +75,19 @@ class Operations:
         }
 
     def members(self) -> list[Answer]:
-        """The servers of the cluster, as this one knows them; empty if it belongs to none."""
+        """
+        The servers of the cluster, as this one knows them; empty if it belongs to none. `is_silent`: it has not been
+        heard from for an election timeout, which only a leader notices.
+        """
+        status = self.node.status()
         return [
-            attrs.asdict(member) | {"is_leader": member.server_id == status.leader_id}
-            for status in [self.node.status()]
+            attrs.asdict(member)
+            | {"is_leader": member.server_id == status.leader_id, "is_silent": self._is_silent(member)}
             for member in status.members
         ]
+
+    def _is_silent(self, member: MemberStatus) -> bool:
+        return (member.silent_s or 0) > self.node.settings.max_election_timeout / 1000
 
     def why(self) -> list[str]:
         """What this server is waiting for, a sentence each; empty if nothing holds it up."""
@@ -268,11 +275,11 @@ class Operations:
 
     def _absent(self) -> set[str]:
         """The members with which there is no connection, or that have been silent for an election timeout."""
-        links, silent_s = ("connected", "this server"), self.node.settings.max_election_timeout / 1000
+        links = ("connected", "this server")
         return {
             member.server_id
             for member in self.node.status().members
-            if member.link not in links or (member.silent_s or 0) > silent_s
+            if member.link not in links or self._is_silent(member)
         }
 
     def _read_change(

@@ -74,13 +74,14 @@ class CatchUp:
 
 class Reconfiguration:
     """
-    :ivar failure: why the last change that this leader gave up was given up.
+    :ivar failure: why the last change that this leader gave up was given up; it waited for `given_up` then.
     :ivar catching_up: by server id.
     :ivar departing: ticks for which each server that is no member any more is still told of it.
     """
 
     def __init__(self, raft: Raft) -> None:
         self.failure: str | None = None
+        self.given_up = ""
         self.catching_up: dict[str, CatchUp] = {}
         self.departing: dict[str, int] = {}
         self.hand_over_to: str | None = None
@@ -203,7 +204,7 @@ class Reconfiguration:
             lost_snapshots = progress[server_id].lost_snapshots
             problem = self.catching_up[server_id].problem(raft.settings.catch_up_rounds, election_ticks, lost_snapshots)
             if problem is not None:
-                self.failure = f"{server_id} could not catch up: {problem}"
+                self.failure, self.given_up = f"{server_id} could not catch up: {problem}", server_id
                 self._append(changes.abandoned(raft.membership))
                 return
         if not slow:

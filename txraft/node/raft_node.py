@@ -80,7 +80,7 @@ class RaftNode(Service):
         self._wall_ms = wall_ms
         self._is_flush_armed = False
         self._tick_call: IDelayedCall | None = None
-        self._waiting = Waiting()
+        self._waiting = Waiting(transport.link_status)
         self._proposals, self._reads = self._waiting.proposals, self._waiting.reads
         self._applier = Applier(machine, self._proposals, clock, settings.apply_slice_ms / 1000)
         self._apply_index = 0

@@ -40,7 +40,9 @@ class _Waiter:
 class Reconfiguring:
     """The Deferreds of changes and hand-overs; each fires exactly once."""
 
-    def __init__(self) -> None:
+    def __init__(self, link_status: Callable[[str], str]) -> None:
+        """@param link_status: "connected" with that server, or why not."""
+        self._link_status = link_status
         self._waiters: list[_Waiter] = []
 
     def change(self, raft: Raft, leader: Leader, change: Change) -> Deferred[Membership]:
@@ -78,12 +80,20 @@ class Reconfiguring:
                 if (found.voters, found.learners) == wanted and is_moved:
                     return found
                 if raft.role is leader:
-                    return ChangeFailed(leader.reconfiguration.failure or "another change was made in its place")
+                    return ChangeFailed(self._why_given_up(leader))
             if raft.role is not leader:
                 return OutcomeUnknown(index, "the leadership ended before the change was made")
             return None
 
         return self._wait(verdict, lambda why, _: OutcomeUnknown(index, why))
+
+    def _why_given_up(self, leader: Leader) -> str:
+        """With why there is no link to who was waited for, if there is none."""
+        failure, server_id = leader.reconfiguration.failure, leader.reconfiguration.given_up
+        if failure is None:
+            return "another change was made in its place"
+        link = self._link_status(server_id)
+        return failure if link == "connected" else f"{failure} ({link})"
 
     def hand_over(self, leader: Leader, server_id: str, is_over: Callable[[], bool]) -> Deferred[Membership]:
         """Ask a leader to let `server_id` lead, and wait until it does; `is_over` says when to wait no longer."""

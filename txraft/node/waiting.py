@@ -16,10 +16,10 @@ from txraft.node.waiters import Proposals, Reads
 class Waiting:
     """Whoever waits is answered once: with a result, or with why there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, link_status: Callable[[str], str]) -> None:
         self.proposals = Proposals()
         self.reads = Reads()
-        self.changes = Reconfiguring()
+        self.changes = Reconfiguring(link_status)
         self._failed: Deferred[FatalError] = Deferred()
         self._leader: Leader | None = None
 

@@ -185,6 +185,8 @@ def _leading(node: RaftNode, raft: Raft, leader: Leader, transport: ITransport) 
         )
     if raft.commit_index < raft.log.last_index:
         sentences += _commit(node, raft, leader, transport)
+    if leader.reads.is_under_way:
+        sentences += _reads(node, raft, leader, transport)
     if raft.membership.is_changing:
         sentences += _change(raft, leader, transport)
     heir = leader.reconfiguration.hand_over_to
@@ -213,6 +215,15 @@ def _commit(node: RaftNode, raft: Raft, leader: Leader, transport: ITransport) -
     if raft.log.durable_index < last:
         sentences.append(f"{what}: this server's own disk has {raft.log.durable_index}.")
     return sentences
+
+
+def _reads(node: RaftNode, raft: Raft, leader: Leader, transport: ITransport) -> list[str]:
+    return [
+        f"Reads wait until a majority confirms that this server leads: {server_id}{_link(transport, server_id)} has "
+        f"not, and was last heard from {progress.silent_ticks * node.settings.tick_s:.2f} s ago."
+        for server_id, progress in sorted(leader.progress.items())
+        if raft.membership.is_voter(server_id) and progress.confirmed_round < leader.reads.round
+    ]
 
 
 def _snapshot(progress: Progress) -> str:

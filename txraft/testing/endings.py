@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from txraft.core import sending
 from txraft.core.change import Change
 from txraft.core.invariants import require
 from txraft.core.membership import Membership
@@ -13,6 +12,7 @@ from txraft.core.raft import Raft
 from txraft.core.reconfiguration import FAREWELL
 from txraft.interfaces import Snapshot
 from txraft.node import RaftNode
+from txraft.testing.arrivals import Arrivals
 from txraft.testing.cluster import Cluster
 from txraft.testing.schedule import DISKS, NETWORKS
 from txraft.testing.server import Server
@@ -22,8 +22,6 @@ from txraft.testing.workload import PROBES, Workload
 LEADER_WITHIN = 10
 COMMIT_WITHIN = 20
 STABLE_FOR = 5
-ADDED_WITHIN = 3 * COMMIT_WITHIN + sending.PATIENCE
-"""Another new server may be waited for first, and the snapshot that it needs get nowhere for so long."""
 PATIENCE = 2
 """In longest election timeouts."""
 
@@ -56,6 +54,7 @@ class Endings:
         self._rng = rng
         self._election_s = election_s
         self._ask = ask
+        self._arrivals = Arrivals(cluster, rng, election_s)
         self._restart_failed = restart_failed
         self._is_supervised = False
 
@@ -234,7 +233,7 @@ class Endings:
             self._request_until_done(majority, self._workload.probe(number), done)
         limit_s = COMMIT_WITHIN * self._election_s
         self._require_of(majority, lambda: len(done) == PROBES, "not committed within", limit_s)
-        self._let_one_in(majority)
+        self._arrivals.let_one_in(majority, self._make_well)
         self._is_supervised = False
 
     def _require_of(self, majority: list[str], holds: Callable[[], bool], otherwise: str, limit_s: float) -> None:
@@ -244,51 +243,6 @@ class Endings:
         """
         is_true = self._cluster.run_until(holds, limit_s)
         require(is_true or not self._cluster.is_quorum(majority), otherwise, limit_s, majority)
-
-    def _let_one_in(self, majority: list[str]) -> None:
-        """
-        A server that is well, and connected to these, comes in when it is asked, whatever becomes of the others, and
-        after whatever change was under way. Thesis §4.2.1, pitfalls M13.
-        """
-        strangers = [server_id for server_id in self._cluster.ids if server_id not in self._member_ids()]
-        strangers = [server_id for server_id in strangers if server_id not in majority]
-        if not strangers or not self._is_led_by_one_of(majority):
-            return
-        newcomer = self._rng.choice(strangers)
-        for other in majority:
-            self._cluster.network.mend(newcomer, other)
-            self._cluster.network.mend(other, newcomer)
-        self._make_well(newcomer)
-        self._ask_in(newcomer)
-        limit_s = ADDED_WITHIN * self._election_s
-        has_come = self._cluster.run_until(lambda: newcomer in self._settled_voters(), limit_s)
-        # A leader from outside may not reach it.
-        is_possible = self._is_led_by_one_of(majority) and self._cluster.is_quorum([*majority, newcomer])
-        require(has_come or not is_possible, "who is asked in does not come within", limit_s, newcomer, majority)
-
-    def _is_led_by_one_of(self, majority: list[str]) -> bool:
-        leader = self._cluster.leader()
-        return leader is not None and leader.settings.server_id in majority
-
-    def _settled_voters(self) -> tuple[str, ...]:
-        """The voters that the newest leader has in force, if that is committed and no change is under way."""
-        leader = self._cluster.leader()
-        raft = leader.raft if leader is not None else None
-        if raft is None or raft.membership.is_changing or raft.commit_index < raft.memberships.current_index:
-            return ()
-        return raft.membership.voters
-
-    def _ask_in(self, newcomer: str) -> None:
-        """An operator asks whoever leads, and again after each refusal and failure."""
-
-        def again(_: object = None) -> None:
-            self._cluster.clock.callLater(SUPERVISE_S, self._ask_in, newcomer)
-
-        leader = self._cluster.leader()
-        if leader is None or self._cluster.is_paused(leader.settings.server_id):
-            again()
-        elif newcomer not in self._settled_voters():
-            leader.change_membership(Change(voters=(newcomer,))).addErrback(again)
 
     def _draw_majority(self) -> list[str]:
         """As few as decide; often without the leader, if there is one."""
