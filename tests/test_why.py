@@ -69,8 +69,7 @@ def test_who_is_refused_names_those_that_refused_while_it_stands_and_after_it_wa
     refused = ", ".join(f"{refuser} {is_behind}" for refuser in sorted([voter, leader.settings.server_id]))
     told = f"this server was not elected, with votes refused by {refused}, and no answer from nobody."
     assert cluster.run_until(lambda: told in why(node), 10), why(node)
-    role = cluster.node(voter).raft.role
-    role.timeout_ticks = role.elapsed_ticks + 2
+    cluster.node(voter).raft.is_restored = True
     assert cluster.run_until(lambda: not why(node), 10)
     assert node.raft.leader_id == voter
 
@@ -146,9 +145,8 @@ def test_a_refusal_is_told_no_longer_than_one_election_after_its_voter_has_falle
 
 
 def hold_back(node: RaftNode) -> None:
-    """It stands for no election."""
-    node.raft.election_timeout = lambda: 10**9
-    node.raft.role.timeout_ticks = 10**9
+    """It stands for no election, as one whose machine is not restored yet."""
+    node.raft.is_restored = False
 
 
 def test_a_candidate_waits_for_its_own_disk():
