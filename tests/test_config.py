@@ -108,6 +108,10 @@ class ValueTests(SynchronousTestCase):
 
 
 class RuleTests(SynchronousTestCase):
+    def test_one_port_serves_two_purposes_at_two_addresses(self) -> None:
+        config = parse("interface=127.0.0.2\nhttp_server_port=29922\nservers=127.0.0.2")
+        self.assertEqual((config.http_server_port, config.rpc_port), (29922, 29922))
+
     def test_contradictions_name_the_line_and_both_values(self) -> None:
         cases = {
             "min_election_timeout=400": "min_election_timeout = 400 against max_election_timeout = 300",
@@ -119,6 +123,10 @@ class RuleTests(SynchronousTestCase):
             "max_command_bytes=16 MiB": "max_command_bytes = 16777216 against max_message_bytes = 16777216",
             "max_uncommitted_bytes=1 MiB": "max_command_bytes = 1048576 against max_uncommitted_bytes = 1048576",
             "max_inflight_bytes=1 KiB": "max_append_bytes = 1048576 against max_inflight_bytes = 1024",
+            "http_server_port=29922": "rpc_port = 29922 against http_server_port = 29922",
+            "manhole_port=29998\nmanhole_password_file=passwords\nhttp_bind_ip=0.0.0.0\nadmin_token_file=token": (
+                "http_server_port = 29998 against manhole_port = 29998"
+            ),
             "max_peer_queue_bytes=15 MiB": "max_message_bytes = 16777216 against max_peer_queue_bytes = 15728640",
         }
         for text, problem in cases.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,13 +13,32 @@ from txraft import config_syntax as syntax
 from txraft.config import KEYS, Config
 from txraft.config_syntax import Setting
 from txraft.errors import ConfigError
-from txraft.net.addresses import format_address, interface_address, is_loopback, parse_address
+from txraft.net.addresses import format_address, interface_address, is_loopback, is_wildcard, parse_address
 
 ENVELOPE_BYTES = 4096
 """What a message may be longer than the commands in it, as these are counted."""
 
 _IN_DATA_DIR = ("log_file", "core_map_file", "snapshot_dir", "manhole_host_key")
 _BESIDE_THE_FILE = ("admin_token_file", "manhole_password_file", "manhole_authorized_keys")
+
+_PORTS = (
+    ("rpc_port", "rpc_bind_ip"),
+    ("http_server_port", "http_bind_ip"),
+    ("manhole_port", "manhole_bind_ip"),
+    ("manhole_ssh_port", "manhole_ssh_bind_ip"),
+)
+"""Where a server listens, besides what its state machine does."""
+
+
+def _are_apart(one: tuple[str, str], other: tuple[str, str], config: Config) -> bool:
+    """Whether a server can listen at both of these."""
+    (port, host), (other_port, other_host) = (
+        (getattr(config, port_key), getattr(config, host_key)) for port_key, host_key in (one, other)
+    )
+    return (
+        port is None or port != other_port or not (host == other_host or is_wildcard(host) or is_wildcard(other_host))
+    )
+
 
 # Each rule between keys: the keys, the first of which is blamed, what must hold, and what to say if it does not.
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
@@ -76,6 +96,14 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
         ("manhole_ssh_port", "manhole_authorized_keys"),
         lambda config: config.manhole_ssh_port is None or config.manhole_authorized_keys is not None,
         "nobody can log in by ssh without it",
+    ),
+    *(
+        (
+            (one[0], other[0]),
+            functools.partial(_are_apart, one, other),
+            "must be another: both are bound on one address",
+        )
+        for one, other in itertools.combinations(_PORTS, 2)
     ),
 )
 
