@@ -21,13 +21,19 @@ PATIENCE = 50
 """So many election timeouts without progress, and a server may be given up."""
 
 
-@attrs.frozen
+@attrs.define
 class _Sent:
-    """A snapshot that this leadership has begun to send, and where the log ended then."""
+    """
+    A snapshot that this leadership has begun to send, and where the log ended then.
+
+    `is_there`: its receiver has it, as the transport or, before that, the receiver itself has said; None while it is
+    under way.
+    """
 
     leader: Leader
     progress: Progress
     goal_index: int
+    is_there: bool | None = None
 
 
 class Forgetting:
@@ -83,6 +89,10 @@ class Forgetting:
             if transfer not in self._sent and progress is not None and transfer.is_wanted:
                 self._check_new(raft, transfer, progress)
                 self._sent[transfer] = _Sent(leader, progress, raft.log.last_index)
+            sent = self._sent.get(transfer)
+            if sent is not None and sent.is_there is None and not transfer.is_wanted:
+                last_index = transfer.snapshot.meta.last_index
+                sent.is_there = transfer.has_arrived or sent.progress.match_index >= last_index
             if transfer.is_wanted and transfer.snapshot.meta.last_index < newest_index:
                 self._rows.add("S09")
 
@@ -98,7 +108,7 @@ class Forgetting:
         settings, base_index = raft.settings, raft.log.base_index
         for transfer, sent in self._sent.items():
             progress = sent.progress
-            is_needed = transfer.is_wanted or (transfer.has_arrived and progress.match_index < sent.goal_index)
+            is_needed = sent.is_there is None or (sent.is_there and progress.match_index < sent.goal_index)
             is_ours = sent.leader is leader and leader.progress.get(transfer.receiver_id) is progress
             is_lost = max(progress.silent_ticks, progress.stalled_ticks) >= PATIENCE * settings.max_election_ticks
             has_index = max(transfer.snapshot.meta.last_index, progress.match_index)
