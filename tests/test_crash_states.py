@@ -18,7 +18,7 @@ from storage_steps import STATES_PER_CALL, STEPS, Step
 from txraft.testing.crashes import crashes
 from txraft.testing.disk import FakeDisk
 
-SECOND_CRASHES = STATES_PER_CALL // 8
+SECOND_CRASHES = STATES_PER_CALL // 20
 """In so many of the states of a step, about, each call of the next start crashes."""
 
 
