@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from txraft.core.change import Change
+from txraft.core.cluster_id import has_epoch
 from txraft.core.invariants import require
 from txraft.core.membership import Membership
 from txraft.core.raft import Raft
@@ -106,7 +107,13 @@ class Endings:
         """Whoever was removed learns of it, whenever it comes back, and says so. Thesis §4.2.3, pitfalls M09."""
 
         def ignorant() -> dict[str, str]:
-            roles = {server_id: node.status().role for server_id, node in self._strangers().items()}
+            # A founder that does not know which cluster it has founded can be told nothing.
+            strangers = {
+                server_id: node
+                for server_id, node in self._strangers().items()
+                if not node.identity.cluster_id or has_epoch(node.identity.cluster_id)
+            }
+            roles = {server_id: node.status().role for server_id, node in strangers.items()}
             return {server_id: role for server_id, role in roles.items() if role not in ("removed", "passive")}
 
         limit_s = COMMIT_WITHIN * self._election_s
