@@ -27,6 +27,7 @@ from txraft.interfaces import Snapshot
 from txraft.machines.kv import KeyValueMachine
 from txraft.machines.kv_encoding import pack_set
 from txraft.node.restoring import prepare
+from txraft.node.state import State
 from txraft.node.taking import SnapshotTaker, TakingSettings
 from txraft.storage.files import FileSystem
 from txraft.storage.snapshots import SnapshotStore
@@ -79,7 +80,7 @@ async def measure(reactor: Any, keys: int, directory: str) -> None:
     def describe() -> SnapshotMeta:
         return SnapshotMeta("c", machine.applied_index, 1, 0, b"{}", 1)
 
-    taker = SnapshotTaker(machine, store, describe, reactor, Forker(reactor, 10), TakingSettings())
+    taker = SnapshotTaker(State(machine), store, describe, reactor, Forker(reactor, 10), TakingSettings())
     work = Work(reactor, machine, keys)
     await deferLater(reactor, 3)
     work.show("none", 3, f"load average {os.getloadavg()[0]:.1f}")
@@ -104,7 +105,7 @@ async def measure(reactor: Any, keys: int, directory: str) -> None:
     work.late.clear()
     started = time.monotonic()
     restored = KeyValueMachine()
-    become = await prepare(store, restored, snapshot)
+    become = await prepare(store, State(restored), snapshot)
     work.show("restore", time.monotonic() - started)
     become()
     await deferLater(reactor, 0.01)

@@ -113,7 +113,7 @@ REFUSED_MESSAGES = {
     "entry of a later term than the message": append(run_bytes(term=3)),
     "previous entry of a later term than the message": append(prev_log_term=3),
     "run without entries": append(run_bytes(data=())),
-    "run of unknown kind": append(run_bytes(kind=3)),
+    "run of unknown kind": append(run_bytes(kind=4)),
     "run of term 0": append(run_bytes(term=0), prev_log_term=0),
     "run is garbage": append(b"\xff"),
     "run is empty": append(b""),

@@ -150,6 +150,27 @@ def test_a_server_of_its_own_counts_for_what_it_had_not_written():
     assert watched.rows_reached_by(lambda: watched.cluster.crash("s1")) - {"D02"} == {"R18"}
 
 
+def test_a_repetition_counts_and_more_so_at_a_leader_that_was_none_when_the_command_was_carried_out():
+    """C07, C14."""
+    watched = Watched()
+    cluster, opened = watched.cluster, []
+    watched.leader.open_session().addCallback(opened.append)
+    cluster.run(1)
+
+    def propose() -> None:
+        leader = cluster.leader()
+        assert leader is not None
+        leader.propose_in_session(opened[0].id, 1, b"x", 1)
+        cluster.run(1)
+
+    assert watched.rows_reached_by(propose) & {"C07", "C14"} == set()
+    assert watched.rows_reached_by(propose) & {"C07", "C14"} == {"C07"}
+    watched.leader.transfer_leadership(watched.others[0])
+    cluster.run(1)
+    assert cluster.leader() is not watched.leader
+    assert watched.rows_reached_by(propose) & {"C07", "C14"} == {"C14"}
+
+
 @pytest.mark.parametrize(("call", "row"), [("fdatasync", "D01"), ("pwrite", "D08")])
 def test_a_disk_that_fails_counts_by_the_call_that_failed(call, row):
     watched = Watched()

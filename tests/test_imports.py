@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.forking",
         "txraft.images",
         "txraft.node",
+        "txraft.sessions",
     ),
     "txraft.machines": (
         "txraft.machines",
@@ -88,6 +89,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "txraft.testing",
     ),
     "txraft.images": (),
+    "txraft.answers": (),
+    "txraft.sessions": ("txraft.answers", "txraft.errors"),
     "txraft.forking": ("txraft.errors",),
     "txraft.admin.recover": (
         "txraft.admin.recovery_plan",

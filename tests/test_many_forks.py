@@ -24,7 +24,10 @@ from txraft.images import SnapshotWay
 from txraft.interfaces import Snapshot
 from txraft.machines.kv import KeyValueMachine
 from txraft.machines.kv_encoding import pack_set
+from txraft.node.restoring import prepare
+from txraft.node.state import State
 from txraft.node.taking import SnapshotTaker, TakingSettings
+from txraft.sessions import Opening
 from txraft.storage.files import FileSystem
 from txraft.storage.snapshots import SnapshotStore
 from txraft.storage.store import LogStore
@@ -96,12 +99,13 @@ class ManyForks(TestCase):
         self.busy = Busy(directory.name)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.busy.stop()))
         self.machine = KeyValueMachine()
+        self.state = State(self.machine)
         self.children = children()
         self.machine.apply(1, [pack_set(b"key %d" % number, b"x" * 50) for number in range(2000)], 0)
 
     def taker(self, silence_s: float) -> SnapshotTaker:
         return SnapshotTaker(
-            self.machine,
+            self.state,
             self.busy.snapshots,
             lambda: meta(self.machine.applied_index),
             reactor,
@@ -134,6 +138,20 @@ class ManyForks(TestCase):
         self.assertEqual((await self.content(snapshot)).snapshot(), self.machine.snapshot())
         self.assertGreater(self.busy.writes - writes, FORKS)
         self.assertEqual(children(), self.children)
+
+    async def test_the_sessions_in_a_snapshot_are_those_of_the_moment_of_the_fork(self) -> None:
+        """S05, S08."""
+        sessions = self.state.sessions
+        for index in range(1, 5001):
+            sessions.open(index, Opening(index, 10_000, 10))
+        expected = b"".join(sessions.image())
+        done = self.taker(silence_s=60).take()
+        sessions.open(5001, Opening(5001, 10_000, 10))
+        restored = State(KeyValueMachine())
+        become = await prepare(self.busy.snapshots, restored, await done)
+        become()
+        self.assertEqual(b"".join(restored.sessions.image()), expected)
+        self.assertEqual(restored.machine.snapshot(), self.machine.snapshot())
 
     async def test_a_million_keys_keep_the_reactor_for_a_few_ms(self) -> None:
         """S12: to fork, and to be restored. Of its CPU: the clock would tell of other processes, too."""

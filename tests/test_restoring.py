@@ -15,6 +15,7 @@ from txraft.images import IPreparedRestore
 from txraft.machines.kv import KeyValueMachine
 from txraft.machines.kv_encoding import pack_set
 from txraft.node.restoring import prepare
+from txraft.node.state import State
 from txraft.testing.cluster import Cluster
 from txraft.testing.recording import RecordingMachine
 
@@ -60,7 +61,7 @@ def server():
 def test_other_turns_come_between_the_chunks(server):
     """S12."""
     snapshot, machine = server.take(meta(), CHUNKS), Prepared()
-    done = prepare(server.store, machine, snapshot)
+    done = prepare(server.store, State(machine), snapshot)
     seen = []
     while server.clock.getDelayedCalls():
         server.clock.advance(0.01)
@@ -74,7 +75,7 @@ def test_other_turns_come_between_the_chunks(server):
 
 def test_a_machine_that_says_nothing_gets_all_chunks_in_the_end(server):
     snapshot, machine = server.take(meta(), CHUNKS), RecordingMachine()
-    restore = server.wait(prepare(server.store, machine, snapshot))
+    restore = server.wait(prepare(server.store, State(machine), snapshot))
     assert machine.commands == []
     restore()
     assert machine.commands == CHUNKS
@@ -84,18 +85,29 @@ def test_a_machine_that_says_nothing_gets_all_chunks_in_the_end(server):
 def test_what_the_machine_raises_counts_when_the_snapshot_is_to_become_its_state(server, fails):
     """A snapshot that turns out not to be needed stops nobody."""
     snapshot, machine = server.take(meta(), CHUNKS), Prepared(fails)
-    restore = server.wait(prepare(server.store, machine, snapshot))
+    restore = server.wait(prepare(server.store, State(machine), snapshot))
     with pytest.raises(MachineError, match="snapshot at entry 7") as caught:
         restore()
     assert isinstance(caught.value.__cause__, ValueError)
     assert machine.log[-1] == fails
 
 
+def test_sessions_that_cannot_be_read_stop_who_needs_them_and_change_nothing(server):
+    writer = server.store.begin(meta(), [b"?"])
+    writer.write(b"a")
+    snapshot, machine = server.wait(writer.commit()), RecordingMachine()
+    restore = server.wait(prepare(server.store, State(machine), snapshot))
+    with pytest.raises(MachineError, match="snapshot at entry 7") as caught:
+        restore()
+    assert "a table of sessions with something unknown in it, b'?'" in str(caught.value.__cause__)
+    assert machine.commands == []
+
+
 def test_what_cannot_be_read_changes_nothing(server):
     snapshot, machine = server.take(meta(), CHUNKS), Prepared()
     server.disk.fail("pread")
     with pytest.raises(StorageError):
-        server.wait(prepare(server.store, machine, snapshot))
+        server.wait(prepare(server.store, State(machine), snapshot))
     assert machine.commands == []
 
 

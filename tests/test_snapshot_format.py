@@ -118,8 +118,28 @@ def test_a_chunk_without_its_end_is_noticed():
 
 def test_a_record_of_an_unknown_kind_is_refused():
     header, *_ = payloads(encoded()[0])
-    with pytest.raises(BadSnapshot, match="unknown kind, b's'"):
-        Decoder().feed(frames(header, b"ssessions"))
+    with pytest.raises(BadSnapshot, match="unknown kind, or out of place, b'z'"):
+        Decoder().feed(frames(header, b"zzz"))
+
+
+def test_sessions_come_back_apart_from_the_chunks():
+    """S05."""
+    encoder = Encoder(meta())
+    records = [encoder.header(), encoder.sessions(b"one"), encoder.sessions(b""), *encoder.chunk(b"chunk")]
+    data = b"".join([*records, encoder.trailer()[0]])
+    decoder = Decoder()
+    assert decoder.feed(data) == [b"chunk"]
+    assert decoder.sessions == [b"one", b""]
+    decoder.finish(len(data))
+    assert decoder.meta == meta()
+
+
+@pytest.mark.parametrize("before", [b"cchunk", b"pbeginning of one"])
+def test_sessions_behind_a_chunk_are_refused(before):
+    """Whoever has been given a chunk has had all sessions."""
+    header, *_ = payloads(encoded()[0])
+    with pytest.raises(BadSnapshot, match="out of place, b's'"):
+        Decoder().feed(frames(header, b"sfirst", before, b"ssecond"))
 
 
 def test_another_format_is_told_from_damage(monkeypatch):

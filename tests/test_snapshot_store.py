@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 from txraft.errors import DamagedSnapshot, ProtocolError, StorageError
 from txraft.interfaces import IPartialSnapshot, ISnapshotReader, ISnapshotStore, ISnapshotWriter, Snapshot
 from txraft.node.restoring import prepare
+from txraft.node.state import State
 from txraft.storage.snapshot_file import verify
 from txraft.testing.disk import Halted
 from txraft.testing.recording import RecordingMachine
@@ -256,7 +257,7 @@ def test_a_byte_that_rots_in_a_kept_snapshot_is_noticed_by_who_reads_it(server):
         server.disk.write_file(path, data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
         machine = RecordingMachine()
         with pytest.raises(DamagedSnapshot, match="damaged"):
-            server.wait(prepare(server.store, machine, snapshot))
+            server.wait(prepare(server.store, State(machine), snapshot))
         assert machine.commands == []
 
 

@@ -13,6 +13,7 @@ from zope.interface import implementer
 from txraft.errors import ChildFailed, SnapshotRefused, StorageError
 from txraft.forking import IForker
 from txraft.images import ISnapshotImage, SnapshotWay
+from txraft.node.state import State
 from txraft.node.taking import RETRY_S, URGENT_RETRY_S, SnapshotTaker, TakingSettings
 
 
@@ -83,7 +84,7 @@ class TakerTests(SynchronousTestCase):
     def make(self):
         settings = TakingSettings(snapshot_log_bytes=1000, snapshot_ratio=4, snapshot_slice_ms=5)
         self.taker = SnapshotTaker(
-            self.machine, self.server.store, lambda: meta(self.machine.index), self.clock, self.forker, settings
+            State(self.machine), self.server.store, lambda: meta(self.machine.index), self.clock, self.forker, settings
         )
 
     def wait(self, done):

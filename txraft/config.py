@@ -240,6 +240,17 @@ class Config:
     max_pending_reads: int = _key(
         syntax.whole("reads", 1, 10**7), "10000", "The most reads that wait for the leader to be confirmed."
     )
+    max_sessions: int = _key(
+        syntax.whole("sessions", 1, 10**7),
+        "10000",
+        "The most sessions of clients; a leader that opens one more gives up the one that was used least recently.",
+    )
+    max_session_answers: int = _key(
+        syntax.whole("answers", 1, 10**6),
+        "1000",
+        "So far a client may number its commands ahead of the first one that it has no answer to, and so many answers "
+        "one session keeps at most.",
+    )
     apply_slice_ms: int = _key(
         syntax.whole("ms", 1, 1000), "10", "How long the state machine may work before heartbeats get their turn."
     )

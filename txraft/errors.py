@@ -49,12 +49,28 @@ class OutcomeUnknown(Refusal):
     """
     The command is in the log at `index`, but this server can no longer say whether it will be committed.
 
-    Repeat it only if doing it twice does no harm.
+    Repeat it only if doing it twice does no harm, or in the session in which it was proposed.
     """
 
     def __init__(self, index: int, why: str) -> None:
         super().__init__(f"outcome of entry {index} unknown: {why}")
         self.index = index
+
+
+class SessionExpired(Refusal):
+    """
+    No such session is known: it was never opened, or has had to make room for others since. This did nothing.
+
+    What is unknown of earlier commands in it stays unknown. Open another.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"no session {session_id} is known; it has expired, or never was")
+        self.session_id = session_id
+
+
+class AnswerNotKept(Refusal):
+    """A command in a session was carried out, once, and its answer cannot be had: not now, and never. Says why."""
 
 
 class Overloaded(Refusal):

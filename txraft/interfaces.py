@@ -233,8 +233,8 @@ class ISnapshotStore(Interface):
     def kept() -> Sequence[Snapshot]:
         """The snapshots that are there, newest first."""
 
-    def begin(meta: SnapshotMeta) -> ISnapshotWriter:
-        """Begin a snapshot of this server's own state. One at a time."""
+    def begin(meta: SnapshotMeta, sessions: Iterable[bytes] = ()) -> ISnapshotWriter:
+        """Begin a snapshot of our own state, with the table of sessions in chunks of less than a MiB. One at a time."""
 
     def open(snapshot: Snapshot) -> Deferred[ISnapshotReader]:
         """
@@ -271,7 +271,6 @@ class ISnapshotWriter(Interface):
     def commit() -> Deferred[Snapshot]:
         """
         Make the snapshot durable, read it back, and let it count; then remove those that are too old to be kept.
-
         Fails with `StorageError`; what was written is removed then.
         """
 
@@ -287,6 +286,9 @@ class ISnapshotReader(Interface):
 
     def next_chunk() -> Deferred[bytes | None]:
         """The machine's next chunk, cut as the machine had cut it, checked; None behind the last one."""
+
+    def take_sessions() -> Sequence[bytes]:
+        """Those chunks of the table of sessions that `next_chunk` has come by and nobody has taken; all come first."""
 
     def read(offset: int, length: int) -> Deferred[bytes]:
         """`length` bytes of the file from `offset`, to send; fewer only where it ends."""
@@ -309,10 +311,8 @@ class IPartialSnapshot(Interface):
 
     def commit() -> Deferred[Snapshot]:
         """
-        Verify what has come, make it durable, and let it count.
-
-        Fails with `ProtocolError` if it is not what was offered, and what has come is given up then; or with
-        `StorageError`.
+        Verify what has come, make it durable, and let it count. Fails with `StorageError`, or with `ProtocolError` if
+        it is not what was offered; then it is given up.
         """
 
     def close() -> Deferred[None]:

@@ -12,6 +12,7 @@ class EntryKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMMAND: _ClassVar[EntryKind]
     NOOP: _ClassVar[EntryKind]
     CONFIGURATION: _ClassVar[EntryKind]
+    SESSION: _ClassVar[EntryKind]
 
 class ConnectionRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -28,6 +29,7 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 COMMAND: EntryKind
 NOOP: EntryKind
 CONFIGURATION: EntryKind
+SESSION: EntryKind
 MESSAGES: ConnectionRole
 SNAPSHOT: ConnectionRole
 UNKNOWN: RefusalReason

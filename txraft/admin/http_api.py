@@ -59,7 +59,7 @@ _ENTRY = closed_object(
     {
         "index": _INDEX,
         "term": _INDEX,
-        "kind": {"enum": ["command", "noop", "configuration"]},
+        "kind": {"enum": ["command", "noop", "configuration", "session"]},
         "time_ms": _INDEX,
         "bytes": _INDEX,
     }

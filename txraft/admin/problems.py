@@ -112,6 +112,8 @@ KINDS: dict[type[BaseException], Kind] = {
     errors.OutcomeUnknown: Kind(
         "outcome_unknown", 504, "ERROR", "It may still happen: look at the members and at who leads.", ("index",)
     ),
+    errors.SessionExpired: Kind("session_expired", 409, "ERROR", "Nothing was done; open another session."),
+    errors.AnswerNotKept: Kind("answer_not_kept", 409, "ERROR", "It is not carried out again."),
     errors.Overloaded: Kind("overloaded", 503, "LIMIT", "Nothing was done; ask again later.", ("bound", "limit")),
     errors.CommandTooLarge: Kind("command_too_large", 413, "ERROR", _NOTHING_DONE, ("size", "bound", "limit")),
     errors.SnapshotRefused: Kind("snapshot_refused", 409, "ERROR", _NOTHING_DONE),

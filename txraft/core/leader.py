@@ -120,9 +120,9 @@ class Leader(Role):
             raise UncommittedFull
         self.uncommitted_bytes = uncommitted_bytes
 
-    def propose(self, commands: Sequence[bytes]) -> int:
+    def propose(self, commands: Sequence[bytes], kind: EntryKind = EntryKind.COMMAND) -> int:
         """Append commands for which room was reserved, and for no others; answer the first one's index."""
-        return self.raft.append(EntryKind.COMMAND, commands)
+        return self.raft.append(kind, commands)
 
     def on_pre_vote(self, sender: str, message: PreVote) -> None:
         super().on_pre_vote(sender, message)

@@ -30,6 +30,7 @@ class EntryKind(IntEnum):
     COMMAND = 0
     NOOP = 1
     CONFIGURATION = 2
+    SESSION = 3
 
 
 class EntryRun:

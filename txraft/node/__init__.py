@@ -1,7 +1,10 @@
-"""One server: what people embed. `RaftNode` does the work; `NodeSettings` and `NodeStatus` are plain values."""
+"""
+One server: what people embed. `RaftNode` does the work, a `Session` is a client's, and the others are plain values.
+"""
 
 from txraft.node.raft_node import RaftNode
+from txraft.node.session import Session
 from txraft.node.settings import NodeSettings
 from txraft.node.status import MemberStatus, NodeStatus
 
-__all__ = ["MemberStatus", "NodeSettings", "NodeStatus", "RaftNode"]
+__all__ = ["MemberStatus", "NodeSettings", "NodeStatus", "RaftNode", "Session"]

@@ -10,7 +10,9 @@ from txraft.core.log import EntryKind, EntryRun
 from txraft.core.raft import Raft
 from txraft.errors import MachineError
 from txraft.interfaces import IStateMachine
+from txraft.node.in_sessions import SessionApplier
 from txraft.node.waiters import Proposals
+from txraft.sessions import SessionTable
 
 MAX_CHUNK = 4096
 """Commands given to the state machine in one call at most; fewer while it turns out to be slow."""
@@ -21,13 +23,22 @@ FIRST_CHUNK = 16
 
 class Applier:
     """
-    One state machine. A slice takes about `slice_s` seconds at most: how many commands that is, adapts to the machine.
+    One state machine, and the sessions of its clients. A slice takes about `slice_s` seconds at most: how many commands
+    that is, adapts to the machine.
 
     :raises MachineError: from `apply_until`; the machine raised, or broke its contract, at the entries it names.
     """
 
-    def __init__(self, machine: IStateMachine, proposals: Proposals, clock: IReactorTime, slice_s: float) -> None:
+    def __init__(
+        self,
+        machine: IStateMachine,
+        sessions: SessionTable,
+        proposals: Proposals,
+        clock: IReactorTime,
+        slice_s: float,
+    ) -> None:
         self._machine = machine
+        self._in_sessions = SessionApplier(sessions, self._apply)
         self._proposals = proposals
         self._clock = clock
         self._slice_s = slice_s
@@ -38,25 +49,28 @@ class Applier:
         while raft.applied_index < index:
             stop_index = min(index, raft.applied_index + self._chunk) + 1
             for run in raft.log.runs(raft.applied_index + 1, stop_index):
-                results = self._apply(run) if run.kind is EntryKind.COMMAND else ()
+                results = self._results(run)
                 raft.applied(run.last_index)
                 # Also with no results: what a no-op has replaced is lost.
                 self._proposals.answer(run, results)
                 if self._clock.seconds() >= deadline:
                     return
 
-    def _apply(self, run: EntryRun) -> Sequence[object]:
-        began = self._clock.seconds()
-        entries = f"entry {run.first_index}"
-        if len(run.commands) > 1:
-            entries = f"entries {run.first_index} to {run.last_index}"
+    def _results(self, run: EntryRun) -> Sequence[object]:
+        if run.kind is EntryKind.COMMAND:
+            return self._apply(run.first_index, run.commands, run.time_ms)
+        return self._in_sessions.apply(run) if run.kind is EntryKind.SESSION else ()
+
+    def _apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[object]:
+        began, count = self._clock.seconds(), len(commands)
+        entries = f"entry {first_index}" if count == 1 else f"entries {first_index} to {first_index + count - 1}"
         try:
-            results: Sequence[object] = self._machine.apply(run.first_index, run.commands, run.time_ms)
+            results: Sequence[object] = self._machine.apply(first_index, commands, time_ms)
         except Exception as error:
             raise MachineError(f"the state machine raised {type(error).__name__} at {entries}") from error
-        if not isinstance(results, Sequence) or len(results) != len(run.commands):
+        if not isinstance(results, Sequence) or len(results) != count:
             raise MachineError(f"the state machine did not give one result for each command at {entries}")
-        self._adapt(len(run.commands), self._clock.seconds() - began)
+        self._adapt(count, self._clock.seconds() - began)
         return results
 
     def _adapt(self, count: int, seconds: float) -> None:

@@ -22,23 +22,28 @@ from twisted.python.failure import Failure
 from txraft.core.change import Change
 from txraft.core.errors import InvalidMessage
 from txraft.core.leader import Leader
+from txraft.core.log import EntryKind
 from txraft.core.membership import Membership
 from txraft.core.messages import Message
 from txraft.core.raft import Raft
 from txraft.core.ready import Persist
-from txraft.errors import FatalError, Overloaded, ProtocolError
+from txraft.errors import FatalError, ProtocolError
 from txraft.forking import IForker
 from txraft.interfaces import Addresses, Identity, ILogStore, IStateMachine, ITransport, Snapshot
 from txraft.node.admission import Admission
 from txraft.node.applier import Applier
 from txraft.node.belonging import introduce, learned
+from txraft.node.gathering import Gathering
 from txraft.node.news import News, contacts
 from txraft.node.restart import raft_from_disk
+from txraft.node.session import Session
 from txraft.node.settings import NodeSettings
 from txraft.node.shutdown import Shutdown
 from txraft.node.snapshots import Owner, SnapshotKeeper
+from txraft.node.state import State
 from txraft.node.status import NodeStatus, describe
 from txraft.node.waiting import Waiting
+from txraft.sessions import Opening, SessionCommand, SessionTable
 
 
 class RaftNode(Service):
@@ -82,13 +87,15 @@ class RaftNode(Service):
         self._tick_call: IDelayedCall | None = None
         self._waiting = Waiting(transport.link_status)
         self._proposals, self._reads = self._waiting.proposals, self._waiting.reads
-        self._applier = Applier(machine, self._proposals, clock, settings.apply_slice_ms / 1000)
+        self.sessions = SessionTable()
+        self._applier = Applier(machine, self.sessions, self._proposals, clock, settings.apply_slice_ms / 1000)
         self._apply_index = 0
         self._news = News(transport)
         self._admission = Admission(self, transport)
+        self._gathering = Gathering(self._admission, self._proposals, self._reads, settings, self._arm_flush)
         owner = Owner(self._live, self._fail, self._waiting.replaced, self._arm_flush)
-        self.snapshots = SnapshotKeeper(machine, log_store, transport, clock, forker, settings.for_taking(), owner)
-        self._reserved_by: Leader | None = None  # the leadership that has room for what is gathered
+        state = State(machine, self.sessions)
+        self.snapshots = SnapshotKeeper(state, log_store, transport, clock, forker, settings.for_taking(), owner)
         self._shutdown = Shutdown(clock, settings.stop_timeout / 1000, self._close)
         self.identity = Identity("", settings.server_id, 0)
         self.addresses = Addresses()
@@ -106,7 +113,7 @@ class RaftNode(Service):
         """
         if type(command) is not bytes:
             raise TypeError(f"a command is bytes, not {type(command).__name__}")
-        refusal = self._reserve(len(command), len(command), 1)
+        refusal = self._gathering.reserve(len(command), len(command), 1)
         return self._proposals.gather(command) if refusal is None else fail(refusal)
 
     def propose_many(self, commands: Sequence[bytes]) -> Deferred[Any]:
@@ -116,8 +123,32 @@ class RaftNode(Service):
         if {*map(type, commands)} != {bytes}:
             raise TypeError("a command is bytes")
         sizes = list(map(len, commands))
-        refusal = self._reserve(sum(sizes), max(sizes), len(sizes))
+        refusal = self._gathering.reserve(sum(sizes), max(sizes), len(sizes))
         return self._proposals.gather_many(commands) if refusal is None else fail(refusal)
+
+    def open_session(self) -> Deferred[Session]:
+        """Open a session, in which commands can be repeated safely, as this can. Fails like `propose`."""
+        bounds = self.settings.max_sessions, self.settings.max_session_answers
+        opened = self._propose_of_session(Opening(self._rng.getrandbits(32), *bounds), 0)
+        return opened.addCallback(lambda session_id: Session(self.propose_in_session, session_id))
+
+    def propose_in_session(self, session_id: str, sequence: int, command: bytes, lowest: int) -> Deferred[Any]:
+        """
+        As `propose`, in a session of any server; if its command `sequence` was carried out already, that is not done
+        again, and this fires with the same result. So after `OutcomeUnknown` propose it again, here or elsewhere.
+
+        Fails with `SessionExpired`, with `AnswerNotKept` (a session keeps not every result; see `txraft.answers`), with
+        `Overloaded` also if the session keeps too many answers, or like `propose`.
+
+        @param lowest: the lowest sequence whose answer the client still wants, at least 1 and at most `sequence`.
+        @raise ValueError: one of these cannot be; `TypeError`: the command is not bytes.
+        """
+        return self._propose_of_session(SessionCommand.of(session_id, sequence, lowest, command), len(command))
+
+    def _propose_of_session(self, entry: Opening | SessionCommand, size: int) -> Deferred[Any]:
+        data = entry.encode()
+        refusal = self._gathering.reserve(len(data), size, 1)
+        return self._proposals.gather(data, EntryKind.SESSION) if refusal is None else fail(refusal)
 
     def read(self, request: bytes) -> Deferred[Any]:
         """
@@ -126,14 +157,14 @@ class RaftNode(Service):
         Fails with `NotLeader`, `Overloaded`, `CommandTooLarge` or `Stopped`, or with what the machine's query raised.
         Always safe to repeat.
         """
-        return self._read((request,), is_many=False)
+        return self._gathering.read((request,), is_many=False)
 
     def read_many(self, requests: Sequence[bytes]) -> Deferred[Any]:
         """
         Ask several things, or nothing, of one state; fires with the answers, in order. Fails like `read`, except that
         an exception which the machine's query raised takes that answer's place.
         """
-        return self._read(requests, is_many=True)
+        return self._gathering.read(requests, is_many=True)
 
     def change_membership(self, change: Change) -> Deferred[Membership]:
         """
@@ -159,7 +190,7 @@ class RaftNode(Service):
             return fail(leader if isinstance(leader, Exception) else self._admission.stopped())
         self._arm_flush()
         # What was proposed before comes before.
-        self._append_gathered(raft)
+        self._gathering.append(raft)
         return ask(raft, leader)
 
     def take_snapshot(self) -> Deferred[Snapshot]:
@@ -239,24 +270,6 @@ class RaftNode(Service):
 
     # -- inputs: change memory, arm one flush
 
-    def _reserve(self, size: int, longest: int, count: int) -> Exception | None:
-        """Make room for `count` commands of `size` bytes together, and arm the flush; or say why not."""
-        leader = self._admission.reserve(size, longest, count)
-        if not isinstance(leader, Leader):
-            return leader
-        self._reserved_by = leader
-        self._arm_flush()
-        return None
-
-    def _read(self, requests: Sequence[bytes], is_many: bool) -> Deferred[Any]:
-        leader = self._admission.leader_for(max(map(len, requests), default=0))
-        if not isinstance(leader, Leader):
-            return fail(leader)
-        if self._reads.count and self._reads.count + len(requests) > self.settings.max_pending_reads:
-            return fail(Overloaded("max_pending_reads", self.settings.max_pending_reads))
-        self._arm_flush()
-        return self._reads.add(requests, is_many)
-
     def _receive(self, sender: str, messages: Sequence[Message]) -> None:
         raft = self._live()
         if raft is None:
@@ -313,8 +326,8 @@ class RaftNode(Service):
 
     def _carry_out(self, raft: Raft) -> None:
         self._note_changes(raft)
-        self._append_gathered(raft)
-        self._request_reads(raft)
+        self._gathering.append(raft)
+        self._gathering.request_reads(raft)
         ready = raft.ready()
         if ready.messages:
             for receiver, message in ready.messages:
@@ -340,27 +353,6 @@ class RaftNode(Service):
         self._reads.answer(raft.applied_index, self.machine.query, lambda: self._clock.seconds() >= deadline)
         if raft.applied_index < self._apply_index or self._reads.can_answer(raft.applied_index):
             self._arm_flush()
-
-    def _append_gathered(self, raft: Raft) -> None:
-        is_handing_over = isinstance(raft.role, Leader) and raft.role.reconfiguration.hand_over_to is not None
-        if is_handing_over or not self._proposals.gathered_count:
-            return
-        role, is_writing = raft.role, raft.write_age_ticks is not None
-        if role is not self._reserved_by or not isinstance(role, Leader):
-            self._proposals.refuse_gathered(self._admission.not_leader())
-        elif self._proposals.is_due(is_writing):
-            self._proposals.appended(role.propose(self._proposals.take_gathered()), raft.term)
-        elif not is_writing:
-            self._arm_flush()
-
-    def _request_reads(self, raft: Raft) -> None:
-        read_id = self._reads.take_new()
-        if read_id is None:
-            return
-        if isinstance(raft.role, Leader):
-            raft.request_read(read_id)
-        else:
-            self._reads.refuse(read_id, self._admission.not_leader())
 
     def _write(self, persist: Persist) -> None:
         written = self._store.write(persist.hard_state, persist.runs, persist.commit_index)

@@ -15,8 +15,9 @@ from txraft.core.cluster_id import name_of
 from txraft.core.errors import InvalidMessage
 from txraft.core.raft import Raft
 from txraft.errors import ProtocolError, StorageError
-from txraft.interfaces import IPartialSnapshot, ISnapshotStore, IStateMachine, Snapshot
+from txraft.interfaces import IPartialSnapshot, ISnapshotStore, Snapshot
 from txraft.node.restoring import Restore, prepare
+from txraft.node.state import State
 from txraft.node.transfers import TransferStatus
 
 _log = Logger()
@@ -37,7 +38,7 @@ class SnapshotReceiving:
     def __init__(
         self,
         store: ISnapshotStore,
-        machine: IStateMachine,
+        state: State,
         clock: IReactorTime,
         live: Callable[[], Raft | None],
         install: Install,
@@ -45,7 +46,7 @@ class SnapshotReceiving:
         self.received_count = 0
         self.failure = ""
         self._store = store
-        self._machine = machine
+        self._state = state
         self._clock = clock
         self._live = live
         self._install = install
@@ -102,7 +103,7 @@ class SnapshotReceiving:
         if raft is not None and snapshot.meta.last_index > raft.commit_index:
             self._is_restoring = True
             try:
-                restore = yield prepare(self._store, self._machine, snapshot)
+                restore = yield prepare(self._store, self._state, snapshot)
             except StorageError:
                 self._is_restoring = False
                 # If the disk has damaged it, it is kept no longer, and fetched again.

@@ -16,12 +16,13 @@ from txraft.core.snapshot import SnapshotMeta
 from txraft.errors import SnapshotRefused
 from txraft.forking import IForker
 from txraft.images import IPreparedRestore
-from txraft.interfaces import ILogStore, ISnapshotStore, IStateMachine, ITransport, Snapshot
+from txraft.interfaces import ILogStore, ISnapshotStore, ITransport, Snapshot
 from txraft.node.growth import Growth, LogLimit
 from txraft.node.receiving import SnapshotReceiving, install
 from txraft.node.restoring import Restore, prepare
 from txraft.node.saving import SnapshotSaving
 from txraft.node.sending import SnapshotSending
+from txraft.node.state import State
 from txraft.node.taking import SnapshotTaker, TakingSettings, TakingStatus
 from txraft.node.transfers import TransferStatus
 
@@ -77,7 +78,7 @@ class SnapshotKeeper:
 
     def __init__(
         self,
-        machine: IStateMachine,
+        state: State,
         log_store: ILogStore,
         transport: ITransport,
         clock: IReactorTime,
@@ -85,7 +86,7 @@ class SnapshotKeeper:
         settings: TakingSettings,
         owner: Owner,
     ) -> None:
-        self._machine = machine
+        self._state = state
         self._log_store = log_store
         self._store: ISnapshotStore = log_store.snapshots
         self._clock = clock
@@ -94,8 +95,8 @@ class SnapshotKeeper:
         self._replaced = owner.replaced
         self._flush = owner.flush
         self._sending = SnapshotSending(self._store, transport, clock, self._take_in_time)
-        self.receiving = SnapshotReceiving(self._store, machine, clock, owner.live, self._install)
-        self._taker = SnapshotTaker(machine, self._store, self._describe, clock, forker, settings)
+        self.receiving = SnapshotReceiving(self._store, state, clock, owner.live, self._install)
+        self._taker = SnapshotTaker(state, self._store, self._describe, clock, forker, settings)
         self.saving = SnapshotSaving(self._store, clock, owner.live, self.take)
         self.limit = LogLimit()
         self._applied = Growth()
@@ -108,7 +109,7 @@ class SnapshotKeeper:
         """Restore the machine, if there is something to restore it from. Until then it is given nothing, nor asked."""
         if snapshot is not None:
             raft.is_restored = False
-            prepared = prepare(self._store, self._machine, snapshot)
+            prepared = prepare(self._store, self._state, snapshot)
             prepared.addCallback(self._start_from).addErrback(self._failed)
 
     def _start_from(self, restore: Restore) -> None:
@@ -128,7 +129,7 @@ class SnapshotKeeper:
             _log.warn(
                 "restoring the state machine took {stall:.2f} s, in which this server did nothing else{hint}",
                 stall=stall_s,
-                hint="" if IPreparedRestore.providedBy(self._machine) else ": see txraft.images.IPreparedRestore",
+                hint="" if IPreparedRestore.providedBy(self._state.machine) else ": see txraft.images.IPreparedRestore",
             )
 
     def carry_out(self, raft: Raft, wanted: tuple[str, ...]) -> None:

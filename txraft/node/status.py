@@ -59,8 +59,9 @@ class NodeStatus:
     failed.
 
     The log in memory holds `log_entries` entries, from `first_index` on; what is before is in a snapshot.
-    Indexes are 0 and members empty before the start. `waiting_for` has a sentence for everything that holds this server
-    up; empty if nothing does. `catching_up` and `hand_over_to` (None: to nobody) are a leader's.
+    `sessions` is how many sessions of clients there are. Indexes are 0 and members empty before the start.
+    `waiting_for` has a sentence for everything that holds this server up; empty if nothing does. `catching_up` and
+    `hand_over_to` (None: to nobody) are a leader's.
     """
 
     server_id: str
@@ -74,6 +75,7 @@ class NodeStatus:
     durable_index: int
     commit_index: int
     applied_index: int
+    sessions: int
     members: tuple[MemberStatus, ...]
     catching_up: tuple[CatchingUp, ...]
     hand_over_to: str | None
@@ -87,7 +89,9 @@ def describe(node: RaftNode, storage: StorageStatus, snapshots: SnapshotsStatus,
     """The status of `node`, in whatever state it is."""
     raft, server_id = node.raft, node.settings.server_id
     if raft is None:
-        return NodeStatus(server_id, "", "stopped", 0, None, 0, 0, 0, 0, 0, 0, (), (), None, storage, snapshots, (), "")
+        return NodeStatus(
+            server_id, "", "stopped", 0, None, 0, 0, 0, 0, 0, 0, 0, (), (), None, storage, snapshots, (), ""
+        )
     leader = raft.role if isinstance(raft.role, Leader) and node.running else None
     return NodeStatus(
         server_id=node.settings.server_id,
@@ -101,6 +105,7 @@ def describe(node: RaftNode, storage: StorageStatus, snapshots: SnapshotsStatus,
         durable_index=raft.log.durable_index,
         commit_index=raft.commit_index,
         applied_index=raft.applied_index,
+        sessions=len(node.sessions),
         members=tuple(_member(node, raft, transport, server_id) for server_id in raft.membership.members),
         catching_up=tuple(_catching_up(raft, leader)) if leader else (),
         hand_over_to=leader.reconfiguration.hand_over_to if leader else None,

@@ -19,7 +19,8 @@ from txraft.core.snapshot import SnapshotMeta
 from txraft.errors import ChildFailed, SnapshotRefused, StorageError
 from txraft.forking import IForker
 from txraft.images import ISnapshotImage, SnapshotWay
-from txraft.interfaces import ISnapshotStore, ISnapshotWriter, IStateMachine, Snapshot
+from txraft.interfaces import ISnapshotStore, ISnapshotWriter, Snapshot
+from txraft.node.state import State
 
 RETRY_S = 30.0
 """After a snapshot has failed, such as for want of room, the next one is not due before this."""
@@ -58,9 +59,9 @@ class TakingStatus:
 
 class SnapshotTaker:
     """
-    Takes snapshots of one machine, one at a time.
+    Takes snapshots of one server's state, one at a time.
 
-    @param describe: what a snapshot of the machine as it is now stands for.
+    @param describe: what a snapshot of the state as it is now stands for.
     @param forker: None where processes cannot fork, or must not.
     """
 
@@ -68,16 +69,17 @@ class SnapshotTaker:
 
     def __init__(
         self,
-        machine: IStateMachine,
+        state: State,
         store: ISnapshotStore,
         describe: Callable[[], SnapshotMeta],
         clock: IReactorTime,
         forker: IForker | None,
         settings: TakingSettings,
     ) -> None:
-        self._machine = machine
+        self._machine = state.machine
         # Any: what the interface promises has no type that mypy could follow from here.
-        self._image: Any = machine if ISnapshotImage.providedBy(machine) else None
+        self._image: Any = state.machine if ISnapshotImage.providedBy(state.machine) else None
+        self._sessions = state.sessions
         self._store = store
         self._describe = describe
         self._clock = clock
@@ -180,7 +182,7 @@ class SnapshotTaker:
     async def _take(self, way: SnapshotWay) -> Snapshot:
         """One attempt. What it stands for is asked anew for each: the machine has gone on."""
         self._way = way
-        writer = self._store.begin(self._describe())
+        writer = self._store.begin(self._describe(), self._sessions.image())
         try:
             if way is SnapshotWay.FORK:
                 return await self._by_fork(writer)

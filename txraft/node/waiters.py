@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from txraft.core.log import EntryRun
+from txraft.core.log import EntryKind, EntryRun
 from txraft.errors import OutcomeUnknown
 
 
@@ -89,7 +89,10 @@ class Proposals:
     """
 
     def __init__(self) -> None:
+        self._kind = EntryKind.COMMAND
         self._commands: list[bytes] = []
+        self._before: list[tuple[EntryKind, list[bytes]]] = []
+        """What was gathered before `_commands`, which are of `_kind`, in order."""
         self._turns = 0
         self._last_count = 1
         self._gathered: deque[_Waiter] = deque()
@@ -98,8 +101,10 @@ class Proposals:
     def __bool__(self) -> bool:
         return bool(self._gathered or self._appended)
 
-    def gather(self, command: bytes) -> Deferred[Any]:
+    def gather(self, command: bytes, kind: EntryKind = EntryKind.COMMAND) -> Deferred[Any]:
         """Wait for this command's result."""
+        if kind is not self._kind:
+            self._begin(kind)
         self._commands.append(command)
         waiter: Deferred[Any] = Deferred()
         self._gathered.append(waiter)
@@ -107,15 +112,22 @@ class Proposals:
 
     def gather_many(self, commands: Sequence[bytes]) -> Deferred[Any]:
         """Wait for the list of these commands' results."""
+        if self._kind is not EntryKind.COMMAND:
+            self._begin(EntryKind.COMMAND)
         self._commands += commands
         waiter = _Many(len(commands))
         self._gathered.append(waiter)
         return waiter.deferred
 
+    def _begin(self, kind: EntryKind) -> None:
+        if self._commands:
+            self._before.append((self._kind, self._commands))
+        self._kind, self._commands = kind, []
+
     @property
     def gathered_count(self) -> int:
         """How many commands wait to be appended."""
-        return len(self._commands)
+        return sum(len(commands) for _, commands in self._before) + len(self._commands)
 
     def is_due(self, is_writing: bool) -> bool:
         """
@@ -125,7 +137,7 @@ class Proposals:
         outstanding, whose successor it will be; and while nothing is being written, as long as each turn brings
         more proposals, for a few turns. One that is alone does not wait for others, which may never come.
         """
-        if len(self._commands) >= LARGE_BATCH:
+        if self.gathered_count >= LARGE_BATCH:
             return True
         if is_writing:
             return False
@@ -133,11 +145,12 @@ class Proposals:
         self._turns += 1
         return self._last_count == last_count or self._turns >= GATHER_TURNS
 
-    def take_gathered(self) -> list[bytes]:
-        """The commands that are to be appended now. Say `appended` or `refuse_gathered` next."""
-        commands, self._commands = self._commands, []
+    def take_gathered(self) -> list[tuple[EntryKind, list[bytes]]]:
+        """The commands that are to be appended now, by kind, in order. Say `appended` or `refuse_gathered` next."""
+        self._begin(EntryKind.COMMAND)
+        gathered, self._before = self._before, []
         self._turns, self._last_count = 0, 1
-        return commands
+        return gathered
 
     def appended(self, first_index: int, term: int) -> None:
         """What was gathered is in the log, from `first_index` on."""

@@ -47,8 +47,12 @@ class SnapshotFileWriter:
             self.close()
             raise
 
+    def write_sessions(self, chunk: bytes) -> None:
+        """Add a chunk of the table of sessions, before any of the machine's."""
+        self._write(self._encoder.sessions(chunk))
+
     def write(self, chunk: bytes) -> None:
-        """Add a chunk."""
+        """Add a chunk of the machine's."""
         for data in self._encoder.chunk(chunk):
             self._write(data)
 
@@ -111,6 +115,11 @@ class SnapshotFileReader:
             pass
         return self._chunks.pop() if self._chunks else None
 
+    def take_sessions(self) -> list[bytes]:
+        """See `ISnapshotReader`."""
+        sessions, self._decoder.sessions = self._decoder.sessions, []
+        return sessions
+
     def _advance(self) -> bool:
         """Decode some more of the file, the newest chunk first; False if there was no more."""
         chunks = self._decode(self._decoder.feed)
@@ -135,6 +144,7 @@ class SnapshotFileReader:
         """
         while (records := self._decode(self._decoder.records)) is not None:
             yield from records
+            self.take_sessions()  # nobody else does, and they need not be held
             progress(self._offset, self.size)
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, size: None) -> Snapshot:
@@ -145,6 +155,7 @@ class SnapshotFileReader:
         @raise DamagedSnapshot: it is not a whole and intact snapshot; says what is wrong.
         """
         while self._advance():
+            self.take_sessions()  # nobody else does, and they need not be held
             progress(self._offset, self.size)
         meta, trailer = self._decoder.meta, self._decoder.trailer
         assert meta is not None, "a trailer without a header"

@@ -13,12 +13,13 @@ The bytes of a snapshot file: frames, as `txraft.framing` makes them. No I/O her
     ...      cluster id, UTF-8
     ...      the membership in force at the last entry, as it was in the log
 
-**Records**, any number, in the order in which the machine made them: one byte that says what it is, and the content.
+**Records**, any number: one byte that says what it is, and the content.
 
-    "c"      a chunk of the machine's, or the end of one
+    "s"      a chunk of the table of sessions, see `txraft.sessions`; these come before all others
+    "c"      a chunk of the machine's, or the end of one, in the order in which it made them
     "p"      the beginning of a chunk, or its middle: more of it follows
 
-Other letters are left for what a later version has to add, such as the sessions of clients; this one refuses them.
+Other letters are left for what a later version has to add; this one refuses them.
 
 **Trailer**, the last frame, and nothing behind it:
 
@@ -48,7 +49,7 @@ _MAGIC = b"txraftSN"
 _HEADER = struct.Struct(">8sIQQQQI")
 _TRAILER = struct.Struct(f">cQQ{DIGEST_BYTES}s")
 _LENGTH = struct.Struct(">I")
-_CHUNK, _PART, _TRAILER_MARK = b"c", b"p", b"t"
+_SESSIONS, _CHUNK, _PART, _TRAILER_MARK = b"s", b"c", b"p", b"t"
 # A header's lists of servers may take some room; nothing else that is not a record's content does.
 _MAX_FRAME_BYTES = RECORD_BYTES + (1 << 16)
 TRAILER_FRAME_BYTES = HEADER_BYTES + _TRAILER.size
@@ -128,7 +129,7 @@ class _Tally:
 
 
 class Encoder:
-    """The bytes of one snapshot file, in order: `header`, then `chunk` for each, then `trailer`."""
+    """The bytes of one snapshot file, in order: `header`, `sessions` and then `chunk` for each, and `trailer`."""
 
     def __init__(self, meta: SnapshotMeta) -> None:
         self._meta = meta
@@ -136,6 +137,11 @@ class Encoder:
 
     def header(self) -> bytes:
         return self._frame(_encode_meta(self._meta))
+
+    def sessions(self, chunk: bytes) -> bytes:
+        """The record of a chunk of the table of sessions."""
+        assert len(chunk) <= RECORD_BYTES, len(chunk)
+        return self._frame(_SESSIONS + chunk)
 
     def chunk(self, chunk: bytes) -> Iterator[bytes]:
         """The records of one chunk: one for each `RECORD_BYTES`, and one for an empty chunk."""
@@ -161,7 +167,8 @@ class Encoder:
 
 class Decoder:
     """
-    The chunks of one snapshot file, out of its bytes in order. `meta` is None until the header has come.
+    The chunks of one snapshot file, out of its bytes in order. `meta` is None until the header has come; `sessions` are
+    the chunks of the table of sessions, for whoever reads on to take away.
 
     A whole chunk is held until its end has come: what memory that takes, the machine that made it has decided.
     """
@@ -172,6 +179,8 @@ class Decoder:
         self._splitter = Splitter(_MAX_FRAME_BYTES)
         self._tally = _Tally()
         self._parts: list[bytes] = []
+        self.sessions: list[bytes] = []
+        self._has_chunks = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """
@@ -212,15 +221,19 @@ class Decoder:
         elif payload[:1] == _TRAILER_MARK:
             self.trailer = self._fitting(Trailer.decode(payload))
             return []
+        elif payload[:1] == _SESSIONS and not self._has_chunks:
+            self.sessions.append(payload[1:])
         elif payload[:1] == _PART:
+            self._has_chunks = True
             self._parts.append(payload[1:])
         elif payload[:1] == _CHUNK:
+            self._has_chunks = True
             self._tally.add(payload)
             chunk = b"".join([*self._parts, payload[1:]]) if self._parts else payload[1:]
             self._parts.clear()
             return [chunk]
         else:
-            raise BadSnapshot(f"a record of an unknown kind, {payload[:1]!r}")
+            raise BadSnapshot(f"a record of an unknown kind, or out of place, {payload[:1]!r}")
         self._tally.add(payload)
         return []
 

@@ -48,9 +48,9 @@ class SnapshotStore:
         """See `ISnapshotStore`."""
         return self._directory.kept
 
-    def begin(self, meta: SnapshotMeta) -> ISnapshotWriter:
+    def begin(self, meta: SnapshotMeta, sessions: Iterable[bytes] = ()) -> ISnapshotWriter:
         """See `ISnapshotStore`."""
-        return SnapshotWriter(self._directory, self._writer, meta)
+        return SnapshotWriter(self._directory, self._writer, meta, sessions)
 
     def open(self, snapshot: Snapshot) -> Deferred[ISnapshotReader]:
         """See `ISnapshotStore`."""
@@ -80,10 +80,13 @@ class SnapshotStore:
 class SnapshotWriter:
     """See `ISnapshotWriter`."""
 
-    def __init__(self, directory: SnapshotDirectory, writer: IWriter, meta: SnapshotMeta) -> None:
+    def __init__(
+        self, directory: SnapshotDirectory, writer: IWriter, meta: SnapshotMeta, sessions: Iterable[bytes]
+    ) -> None:
         self._directory = directory
         self._writer = writer
         self._meta = meta
+        self._sessions = sessions
         self._file: SnapshotFileWriter | None = None
         self._failure: Exception | None = None
 
@@ -115,6 +118,8 @@ class SnapshotWriter:
     def _opened(self) -> SnapshotFileWriter:
         if self._file is None:
             self._file = self._directory.create(self._meta)
+            for chunk in self._sessions:
+                self._file.write_sessions(chunk)
         return self._file
 
     def _attempt(self, job: Callable[[], Any]) -> Any:
@@ -156,6 +161,10 @@ class SnapshotReader:
     def next_chunk(self) -> Deferred[bytes | None]:
         """See `ISnapshotReader`."""
         return self._writer.run(self._reader.next_chunk)
+
+    def take_sessions(self) -> Sequence[bytes]:
+        """See `ISnapshotReader`."""
+        return self._reader.take_sessions()
 
     def read(self, offset: int, length: int) -> Deferred[bytes]:
         """See `ISnapshotReader`."""

@@ -31,6 +31,8 @@ class Profile:
     spares: tuple[int, ...] = (0,)
     requests_per_s: float = 40.0
     burst: int = 6
+    has_sessions: bool = False
+    """Whether clients have sessions, in which they propose again what they have no answer to."""
     faults_per_s: float = 14.0
     ambushes: tuple[tuple[str, str], ...] = AMBUSHES
     at_leader: float = 0.3
@@ -336,6 +338,34 @@ PROFILES = {
             ("network", 3),
             ("heal", 3),
             ("disk", 1),
+        ),
+    ),
+    # Clients do not know what became of their commands, and propose them again: at servers that have had a snapshot.
+    "sessions": Profile(
+        seconds=8.0,
+        servers=(3, 3, 5),
+        spares=(0, 1),
+        requests_per_s=80.0,
+        has_sessions=True,
+        at_leader=0.5,
+        weights=(
+            ("snapshot", 8),
+            ("bounce", 8),
+            ("blip", 8),
+            ("usurp", 3),
+            ("transfer", 4),
+            ("hiccup", 4),
+            ("lag", 4),
+            ("heal", 6),
+            ("isolate", 2),
+            ("network", 3),
+            ("replay", 2),
+            ("disk", 3),
+            ("halt", 3),
+            ("slow-apply", 2),
+            ("change", 2),
+            ("crash", 1),
+            ("start", 2),
         ),
     ),
     # Records of several sectors, a crash within many of them, and time to write some between two elections.

@@ -104,8 +104,9 @@ class RegisterClients:
         self.outcomes = Outcomes()
         self._recorder = HistoryRecorder(now_ns)
         self._last_value = 0
-        self._answered_from = 0
-        self._stale: list[tuple[bytes, int, int]] = []
+        self.answered_from = 0
+        """The newest state, by the number of commands, from which anybody was answered."""
+        self._stale: list[tuple[bytes | None, int, int]] = []
         self._mistaken: list[tuple[bytes, bytes | None]] = []
         self._seen: dict[bytes, bytes] = {}
         self._values_written: dict[int, bytes] = {}
@@ -135,6 +136,8 @@ class RegisterClients:
     def check_history(self) -> bool:
         require(not self._stale, "not linearizable: answered from an old state", *self._stale)
         require(not self._mistaken, "answered with the result of another command", *self._mistaken)
+        values = [*self._values_written.values()]
+        require(len({*values}) == len(values), "a command was carried out twice")
         verdict = check(self._recorder.history(), Register())
         require(not isinstance(verdict, NotLinearizable), "not linearizable", verdict)
         return not isinstance(verdict, Undecided)
@@ -145,29 +148,41 @@ class RegisterClients:
         if kind == "read":
             call = self._recorder.call(key, "read")
             return self._follow(node.read(key), call, key)
+        command, value, call = self.write(key, kind)
+        return self._follow(node.propose(command), call, key, value)
+
+    def write(self, key: bytes, kind: str) -> tuple[bytes, bytes, Call]:
+        """A command that somebody is about to propose, `write` or `cas`; what it writes; and its call, which begins."""
         self._last_value += 1
         value = b"%d" % self._last_value
         if kind == "write":
-            call = self._recorder.call(key, "write", value)
-            return self._follow(node.propose(b"write %b %b" % (key, value)), call, key, value)
+            return b"write %b %b" % (key, value), value, self._recorder.call(key, "write", value)
         # Mostly what was seen last, so that it often succeeds.
         expected = self._seen.get(key, b"")
-        call = self._recorder.call(key, "cas", (expected, value))
-        return self._follow(node.propose(b"cas %b %b %b" % (key, expected, value)), call, key, value)
+        return b"cas %b %b %b" % (key, expected, value), value, self._recorder.call(key, "cas", (expected, value))
+
+    def note_answer(self, answer: tuple[Any, int], value: bytes | None, seen_before: int) -> None:
+        """
+        Somebody was answered.
+
+        @param value: what the command writes; None for a read.
+        @param seen_before: `answered_from` when it was asked.
+        """
+        _, count = answer
+        if count < seen_before:
+            self._stale.append((value, count, seen_before))
+        # A command's result tells its place.
+        if value is not None and self._values_written.get(count) != value:
+            self._mistaken.append((value, self._values_written.get(count)))
+        self.answered_from = max(self.answered_from, count)
+        self.outcomes.answered()
 
     def _follow(self, outcome: Deferred[Any], call: Call, key: bytes, value: bytes | None = None) -> Deferred[Any]:
-        """@param value: what the command writes; None for a read."""
-        seen_before = self._answered_from
+        seen_before = self.answered_from
 
         def answered(answer: tuple[Any, int]) -> bool:
-            result, count = answer
-            if count < seen_before:
-                self._stale.append((key, count, seen_before))
-            # A command's result tells its place.
-            if value is not None and self._values_written.get(count) != value:
-                self._mistaken.append((value, self._values_written.get(count)))
-            self._answered_from = max(self._answered_from, count)
-            self.outcomes.answered()
+            result, _ = answer
+            self.note_answer(answer, value, seen_before)
             if isinstance(result, bytes):
                 self._seen[key] = result
             call.returned(result)

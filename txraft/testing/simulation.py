@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 
 from txraft.core.invariants import require
 from txraft.node import RaftNode
+from txraft.testing import session_clients
 from txraft.testing.cluster import Cluster
 from txraft.testing.coverage.watch import Coverage
 from txraft.testing.endings import Endings
@@ -32,6 +33,7 @@ from txraft.testing.profiles import ALL, PROFILES, profile_of
 from txraft.testing.quiet import quietly
 from txraft.testing.registers import RegisterClients
 from txraft.testing.schedule import KEEPS, Action, draw
+from txraft.testing.session_clients import SessionClients
 from txraft.testing.snapshot_faults import SnapshotFaults
 from txraft.testing.workload import Workload
 
@@ -148,7 +150,7 @@ class Simulation:
             min_election_timeout=shortest,
             max_election_timeout=longest,
             heartbeat_rate=heartbeat,
-            **LIMITS[options.limits],
+            **LIMITS[options.limits] | session_clients.LIMITS,
         )
         self.coverage = Coverage(self.cluster)
         rng = random.Random(f"schedule {options.seed} {options.profile}")
@@ -171,7 +173,8 @@ class Simulation:
         options = self.options
         if options.machine:
             return MachineWorkload(options.machine, dict(options.machine_options), options.seed)
-        return RegisterClients(lambda: int(self.cluster.clock.now * 1e9))
+        clients = SessionClients if PROFILES[options.profile].has_sessions else RegisterClients
+        return clients(lambda: int(self.cluster.clock.now * 1e9))
 
     def _trace(self, line: bytes) -> None:
         self._digest.update(b"%d %b\n" % (int(self.cluster.clock.now * 1e9), line))

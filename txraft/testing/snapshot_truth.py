@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -13,6 +13,7 @@ from txraft.interfaces import IPartialSnapshot, ISnapshotReader, ISnapshotStore,
 from txraft.storage.snapshot_format import BadSnapshot, Decoder
 from txraft.testing.disk import FakeDisk
 from txraft.testing.partial_truth import Receptions
+from txraft.testing.session_truth import require_table
 from txraft.testing.witness import Record
 
 DIRECTORY = "/data/snapshots"
@@ -24,13 +25,17 @@ def _path(meta: SnapshotMeta) -> str:
     return f"{DIRECTORY}/{meta.last_index:020d}-{meta.last_term:020d}.snapshot"
 
 
-def _decode(data: bytes) -> tuple[Snapshot, list[bytes]]:
-    """:raises BadSnapshot: it is no whole snapshot."""
+def _decode(data: bytes) -> tuple[Snapshot, list[bytes], list[bytes]]:
+    """
+    What it is, the chunks of its table of sessions, and those of the machine.
+
+    :raises BadSnapshot: it is no whole snapshot.
+    """
     decoder = Decoder()
     chunks = decoder.feed(data)
     trailer = decoder.finish(len(data))
     assert decoder.meta is not None
-    return Snapshot(decoder.meta, len(data), trailer.digest), chunks
+    return Snapshot(decoder.meta, len(data), trailer.digest), decoder.sessions, chunks
 
 
 @implementer(ISnapshotStore)
@@ -78,7 +83,7 @@ class TrueSnapshots:
         whole = []
         for path in filter(_NAME.fullmatch, self._names(".snapshot")):
             try:
-                snapshot, _ = _decode(self._disk.read_file(path))
+                snapshot, *_ = _decode(self._disk.read_file(path))
             except BadSnapshot:
                 continue
             if _path(snapshot.meta) == path:
@@ -115,7 +120,7 @@ class TrueSnapshots:
         data = self._disk.read_durable(_path(snapshot.meta))
         self._require(data is not None, "a snapshot counts whose name is not durable", snapshot)
         try:
-            found, chunks = _decode(data or b"")
+            found, sessions, chunks = _decode(data or b"")
         except BadSnapshot as error:
             self._require(False, "a snapshot counts that is damaged, or not durable", snapshot, error)
         self._require(found == snapshot, "a snapshot counts that is another one", snapshot, found)
@@ -128,12 +133,14 @@ class TrueSnapshots:
                 self._record.rows.add("S08")
         self._require(self._record.note_snapshot(meta), "two snapshots of one index", meta)
         self._require(self._record.is_image(meta.last_index, chunks), "a snapshot is not what a replay leads to", meta)
+        if sessions or self._record.tables:
+            require_table(self._record, meta.last_index, sessions, self._server_id)
 
     # -- ISnapshotStore
 
-    def begin(self, meta: SnapshotMeta) -> ISnapshotWriter:
+    def begin(self, meta: SnapshotMeta, sessions: Iterable[bytes] = ()) -> ISnapshotWriter:
         self._require(not self._names(".tmp"), "what failed before was not removed", self._names(".tmp"))
-        writer: ISnapshotWriter = self._store.begin(meta)
+        writer: ISnapshotWriter = self._store.begin(meta, sessions)
         return writer
 
     def open(self, snapshot: Snapshot) -> Deferred[ISnapshotReader]:

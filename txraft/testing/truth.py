@@ -17,6 +17,7 @@ from txraft.interfaces import ILogStore, Recovered, StorageStatus
 from txraft.testing.forgetting import Forgetting
 from txraft.testing.segment_truth import TrueSegments
 from txraft.testing.server import Server
+from txraft.testing.session_truth import TrueSessions
 from txraft.testing.snapshot_truth import TrueSnapshots
 from txraft.testing.witness import Record
 
@@ -37,6 +38,7 @@ class TrueStore:
             store.snapshots, server.server_id, server.disk, record, self._configurations
         )
         self._segments = TrueSegments(server.disk, record.require)
+        self._sessions = TrueSessions(server, record)
         self._forgetting = Forgetting(server, self._sizes, record.rows)
 
     def open(self) -> Recovered:
@@ -96,7 +98,7 @@ class TrueStore:
             self._last_index = run.last_index
 
     def check(self, raft: Raft) -> None:
-        """:raises InvariantBroken: what the server calls durable is not what is on its disk."""
+        """:raises InvariantBroken: what the server calls durable is not what is on its disk; see also those it asks."""
         log = raft.log
         if log.durable_index > log.base_index:
             index, term, held = log.durable_index, log.term(log.durable_index), self.terms.get(log.durable_index)
@@ -105,6 +107,7 @@ class TrueStore:
         require(is_released, "the log is forgotten, and its files stay", raft.server_id, log.base_index)
         kept = self.snapshots.kept()
         self._forgetting.check(raft, kept[0].meta.last_index if kept else 0)
+        self._sessions.check(raft)
 
     def status(self) -> StorageStatus:
         status: StorageStatus = self._store.status()

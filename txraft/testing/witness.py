@@ -45,6 +45,8 @@ class Record:
         """The rows of the catalogue whose situation was seen by those who look after the disks."""
         self._commands: dict[int, tuple[int, bytes]] = {}
         self._states: dict[int, bytes] = {}
+        self.tables: dict[int, bytes] = {}
+        """Digests of the table of sessions, by the index at which it was seen; see `TrueSessions`."""
 
     @property
     def applied_index(self) -> int:

@@ -80,9 +80,12 @@ SITUATIONS = {
     "C02": "a leader was asked to read before it had committed an entry of its term",
     "C03": "an answer to an earlier round came while reads waited for a newer one",
     "C04": "a read was confirmed at an index that was not applied yet",
+    "C07": "a command in a session came again, and was not carried out again",
+    "C08": "a client used a session that had had to make room for others",
     "C09": "a server that had led replaced entries of its own leadership",
     "C10": "a client was told that the outcome is unknown",
     "C12": "reads were waiting when their leadership ended",
+    "C14": "a leader was given a command again that had been carried out before it was elected",
     "D01": "a sync failed, and the server restarted",
     "D02": "a server died while the change of a name was not durable",
     "D03": "a bit of the disk had flipped, and the server refused to start",
@@ -118,7 +121,6 @@ IN_PART = {
 }
 """By row: what runs cannot say about it, and who does."""
 
-_SESSIONS = "there are no client sessions yet"
 _SOCKETS = "sockets and their peers: the network of the simulation carries whole frames between servers of ours"
 _FILES = "a disk that somebody or another release has put together: the unit tests make each of these"
 _PROCESS = "a property of the process and its code, not of what servers say to each other"
@@ -132,11 +134,8 @@ OUTSIDE = {
     "M17": "recovering and restoring are for servers that do not run: the unit tests do both, and meet who was removed",
     "C05": "there are no leases",
     "C06": "there are no leases",
-    "C07": _SESSIONS,
-    "C08": _SESSIONS,
     "C11": "no server passes requests on, and simulated clients know the leader",
     "C13": "there is nothing to watch",
-    "C14": _SESSIONS,
     "D05": "which field of a record a flipped bit hits is the unit tests' to choose: they flip each one",
     "D07": _FILES,
     "D12": _PROCESS,

@@ -259,7 +259,7 @@ _OF_FAULTS = {
     "cloned disk": "D13",
     "lost write": "D19",
 }
-_OF_OUTCOMES = {"OutcomeUnknown": "C10", "Overloaded": "T11"}
+_OF_OUTCOMES = {"OutcomeUnknown": "C10", "Overloaded": "T11", "SessionExpired": "C08"}
 
 
 def of_run(faults: Mapping[str, int], outcomes: Mapping[str, int]) -> Iterator[str]:

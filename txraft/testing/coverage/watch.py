@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import attrs
+from twisted.python.failure import Failure
 
 from txraft.core.follower import Follower
 from txraft.core.invariants import require
@@ -19,6 +20,7 @@ from txraft.core.ready import Persist, Ready
 from txraft.core.reconfiguration import PATIENCE
 from txraft.core.role import Role
 from txraft.core.snapshot import SnapshotMeta
+from txraft.sessions import CARRY_OUT, Key, SessionCommand
 from txraft.testing.cluster import Cluster
 from txraft.testing.coverage import situations, snapshots
 from txraft.testing.coverage.cells import cells_of
@@ -160,6 +162,8 @@ class Watch:
         self._hand_over_ticks = 0
         self._silent_ticks: Counter[str] = Counter()
         self._step: Step | None = None
+        self._carried_out: set[tuple[Key, int]] = set()
+        """Commands in sessions, in the current leadership if there is one."""
         self._hook()
 
     def _hook(self) -> None:
@@ -175,6 +179,8 @@ class Watch:
         self._replace(raft, "become_follower", self._on_following)
         self._replace(log, "made_durable", self._on_made_durable)
         self._replace(raft.snapshots, "install", self._on_install)
+        assert self.server.node is not None, self.server.server_id
+        self._replace(self.server.node.sessions, "admit", self._on_admit)
 
     @staticmethod
     def _replace(owner: object, name: str, hook: Callable[..., Any]) -> None:
@@ -231,6 +237,15 @@ class Watch:
         self.installs += is_installed
         return is_installed
 
+    def _on_admit(self, inner: Callable[[SessionCommand], object], entry: SessionCommand) -> object:
+        outcome, command = inner(entry), (entry.session, entry.sequence)
+        if outcome is CARRY_OUT:
+            self._carried_out.add(command)
+        elif not isinstance(outcome, Failure):
+            is_before = isinstance(self.raft.role, Leader) and command not in self._carried_out
+            self.coverage.note(iter(("C07", "C14") if is_before else ("C07",)))
+        return outcome
+
     def _on_pre_candidacy(self, inner: Callable[[], None]) -> None:
         self._require_may_stand()
         self.coverage.note(situations.of_pre_candidacy(self))
@@ -256,6 +271,7 @@ class Watch:
             self._silent_ticks.clear()
             self._replace(self.raft.role.reconfiguration, "tick", partial(self._on_leader_tick, self.raft.role))
         self.led_terms.add(self.raft.term)
+        self._carried_out.clear()
         self.coverage.note_leader(self.raft.term)
 
     def _on_leader_tick(self, role: Leader, inner: Callable[..., None], progress: object) -> None:
