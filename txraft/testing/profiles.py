@@ -344,7 +344,6 @@ PROFILES = {
     "sessions": Profile(
         seconds=8.0,
         servers=(3, 3, 5),
-        spares=(0, 1),
         requests_per_s=80.0,
         has_sessions=True,
         at_leader=0.5,
@@ -363,7 +362,6 @@ PROFILES = {
             ("disk", 3),
             ("halt", 3),
             ("slow-apply", 2),
-            ("change", 2),
             ("crash", 1),
             ("start", 2),
         ),

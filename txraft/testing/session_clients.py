@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from txraft.core.invariants import require
@@ -78,6 +78,7 @@ class _Client:
     def __init__(self, clients: SessionClients) -> None:
         self._clients = clients
         self._session_id = ""
+        self._opening_at: RaftNode | None = None
         self._sequence = 0
         self._unanswered: dict[int, _Command] = {}
         self._settled: deque[_Command] = deque(maxlen=2)
@@ -86,15 +87,21 @@ class _Client:
     def request(self, node: RaftNode, kind: str, key: bytes) -> Deferred[bool]:
         if self._session_id:
             return self._request(node, kind, key)
+        if self._opening_at is node:
+            # Several at once would take each other's place, again and again.
+            return succeed(False)
+        self._opening_at = node
         return node.open_session().addCallbacks(
             lambda session: self._opened(session.id, node, kind, key), self._refused
         )
 
     def _refused(self, failure: Failure) -> bool:
+        self._opening_at = None
         self._clients.outcomes.failed(failure, "open: ")
         return False
 
     def _opened(self, session_id: str, node: RaftNode, kind: str, key: bytes) -> Deferred[bool]:
+        self._opening_at = None
         # Another one that it asked for may have been quicker.
         if not self._session_id:
             self._session_id, self._sequence, self._unanswered = session_id, 0, {}
