@@ -56,6 +56,8 @@ def check_server(raft: Raft) -> None:
             in_flight_bytes = progress.in_flight_bytes - settings.max_inflight_bytes
             # An entry that is longer than a message should be goes alone.
             is_bounded = in_flight_bytes < settings.max_append_bytes or in_flight_bytes < _longest_configuration(raft)
+            # How long the memberships were that are forgotten, nobody knows any more.
+            is_bounded |= progress.match_index < log.base_index
             require(is_bounded, "in flight is bounded", name, server_id, progress.in_flight_bytes)
         uncommitted_bytes = raft.role.uncommitted_bytes
         # Room may be reserved for more than is in the log yet; a new leader does not know what is committed.
