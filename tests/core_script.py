@@ -100,7 +100,7 @@ class Script:
             # Others have not heard from a leader for long enough to listen, and not so long that they stand as well.
             if other is not server and other.role.name == "follower":
                 other.role.elapsed_ticks = SETTINGS.min_election_ticks
-                other.role.timeout_ticks = 10 * SETTINGS.max_election_ticks
+                other.role.timeout_ticks = SETTINGS.max_election_ticks
         server.become_pre_candidate()
 
     def do_propose(self, server_id: str, *commands: str) -> None:

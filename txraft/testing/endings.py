@@ -103,15 +103,18 @@ class Endings:
         members = self._member_ids()
         return {server_id: self._cluster.node(server_id) for server_id in self._cluster.ids if server_id not in members}
 
-    def _require_farewells(self) -> None:
-        """Whoever was removed learns of it, whenever it comes back, and says so. Thesis §4.2.3, pitfalls M09."""
+    def _require_farewells(self, away: str | None = None) -> None:
+        """
+        Whoever was removed learns of it, whenever it comes back, and says so. Thesis §4.2.3, pitfalls M09.
+
+        But a founder that has never known which cluster it has founded can be told nothing; `away` has known it.
+        """
 
         def ignorant() -> dict[str, str]:
-            # A founder that does not know which cluster it has founded can be told nothing.
             strangers = {
                 server_id: node
                 for server_id, node in self._strangers().items()
-                if not node.identity.cluster_id or has_epoch(node.identity.cluster_id)
+                if server_id == away or not node.identity.cluster_id or has_epoch(node.identity.cluster_id)
             }
             roles = {server_id: node.status().role for server_id, node in strangers.items()}
             return {server_id: role for server_id, role in roles.items() if role not in ("removed", "passive")}
@@ -151,7 +154,7 @@ class Endings:
         self._require_change(Change(removed=(away,)), "a server that is away is not removed within")
         self._cluster.run((FAREWELL + 1) * self._election_s)
         self._cluster.start(away)
-        self._require_farewells()
+        self._require_farewells(away)
 
     def _hand_over_to_a_newcomer(self) -> None:
         """Who is away may never have heard of it."""
