@@ -11,15 +11,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 LEAST_PERCENT = 95
 SEEDS = {
     "crashes": 2,
-    "laggards": 20,
+    "laggards": 28,
     "late": 3,
-    "members": 15,
+    "members": 20,
     "newcomers": 4,
     "removals": 8,
     "snapshots": 4,
+    "sessions": 1,
     "standard": 3,
 }
-"""By profile. Two minutes of one core, all lines of the core being traced."""
+"""By profile. Three minutes of one core, all lines of the core being traced."""
 
 PROGRAM = """
 import json

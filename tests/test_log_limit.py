@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from core_text import make_log
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from txraft.core.log import ENTRY_OVERHEAD_BYTES
 from txraft.errors import Overloaded
+from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
+from txraft.node.growth import Growth
 from txraft.node.taking import URGENT_RETRY_S
 from txraft.testing.cluster import Cluster
 
@@ -18,6 +23,27 @@ LIMIT = 3
 UNCOMMITTED_BYTES = 600
 BATCH = [bytes(42)] * 4
 BATCH_BYTES = 4 * (42 + ENTRY_OVERHEAD_BYTES)
+
+
+@implementer(IStateMachine)
+class Counting:
+    """Its state does not grow, so neither does what makes a snapshot due."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[object]:
+        self.count += len(commands)
+        return [None] * len(commands)
+
+    def query(self, request: bytes) -> object:
+        return self.count
+
+    def snapshot(self) -> Sequence[bytes]:
+        return [b"%020d" % self.count]
+
+    def restore(self, chunks: Sequence[bytes]) -> None:
+        self.count = int(b"".join(chunks))
 
 
 def cluster_of(size: int) -> Cluster:
@@ -79,7 +105,7 @@ class LeaderTests(SynchronousTestCase):
             self.assertLessEqual(log_bytes(cluster.node(server_id)), LIMIT * LOG_BYTES + UNCOMMITTED_BYTES)
         sentence = (
             f"This leader refuses commands until there is a newer snapshot: {status.log_bytes} bytes of log are behind "
-            "the last one, and snapshot_log_limit is at 3000."
+            "the last one, and a leader's limit, by snapshot_log_limit, is 3000, a follower's twice that."
         )
         self.assertIn(sentence, leader.status().waiting_for)
         self.assertTrue(cluster.run_until(lambda: leader.status().snapshots.taking.taken == 1, 60))
@@ -144,6 +170,30 @@ class FollowerTests(SynchronousTestCase):
         self.assertGreaterEqual(log_bytes(node), 2 * LIMIT * LOG_BYTES)
         self.assertTrue(any("takes no more entries" in sentence for sentence in node.status().waiting_for))
 
+    def test_it_takes_the_rest_also_if_that_alone_is_more_than_there_is_room_for(self) -> None:
+        """What it has not written can be in no snapshot: it must not be what a snapshot is waited for."""
+        cluster = Cluster(
+            size=3,
+            machine=Counting,
+            snapshot_log_bytes=LOG_BYTES,
+            snapshot_ratio=1,
+            snapshot_log_limit=LIMIT,
+            max_uncommitted_bytes=400 * BATCH_BYTES,
+            max_append_bytes=BATCH_BYTES,
+            max_inflight_bytes=100 * BATCH_BYTES,
+        )
+        cluster.start()
+        leader = cluster.elect()
+        slow = next(server_id for server_id in cluster.ids if server_id != leader.settings.server_id)
+        slow_snapshots(cluster, slow, seconds=5.0)
+        for _ in range(100):
+            leader.propose_many(BATCH).addErrback(lambda failure: failure.trap(Overloaded))
+            cluster.run(0.005)
+        assert cluster.node(slow).raft is not None and cluster.node(slow).raft.holds_entries
+        slow_snapshots(cluster, slow, seconds=0.0)
+        last_index = leader.status().last_index
+        self.assertTrue(cluster.run_until(lambda: cluster.node(slow).status().applied_index >= last_index, 60))
+
     def test_it_takes_the_rest_when_it_has_a_snapshot(self) -> None:
         cluster = cluster_of(3)
         cluster.start()
@@ -185,3 +235,11 @@ class FollowerTests(SynchronousTestCase):
             machine: Any = server.machine
             self.assertGreaterEqual(len(machine.commands), 4 * len(acknowledged) + 4)
         cluster.check_replay()
+
+
+class GrowthTests(SynchronousTestCase):
+    def test_what_is_behind_an_earlier_snapshot_counts_if_the_newest_turns_out_to_be_damaged(self) -> None:
+        log, growth = make_log("1:a 1:bb 1:ccc 1:dddd"), Growth()
+        self.assertEqual(growth.measure(log, 2, 4), 7 + 2 * ENTRY_OVERHEAD_BYTES)
+        self.assertEqual(growth.measure(log, 3, 4), 4 + ENTRY_OVERHEAD_BYTES)
+        self.assertEqual(growth.measure(log, 1, 4), 9 + 3 * ENTRY_OVERHEAD_BYTES)

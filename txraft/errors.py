@@ -105,7 +105,7 @@ class ChangeFailed(Refusal):
 
 
 class HandOverFailed(Refusal):
-    """The leader has given way, and not to the server that was to lead. The members are as before. Says who leads."""
+    """The server that was to lead does not, as far as is known. Says who does, or why not. Members are as before."""
 
 
 class Stopped(Refusal):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -54,12 +53,20 @@ class Snapshots:
         return True
 
     def _last_unkept(self, index: int) -> int:
-        """What is behind it, up to `index`, is kept for those who are a little behind: bounded by number and size."""
+        """
+        What is behind it, up to `index`, is kept for those who are a little behind: bounded by number and size.
+
+        Cost: hardly any entry is weighed twice.
+        """
         log, settings = self._raft.log, self._raft.settings
-        candidates = range(max(index - settings.log_keep_entries, log.base_index), index)
-        # Ascending: the larger the index, the less is behind it.
-        at = bisect_left(candidates, -settings.max_kept_bytes, key=lambda last: -log.bytes_between(last + 1, index + 1))
-        return candidates.start + at
+        lowest, room, step = max(index - settings.log_keep_entries, log.base_index), settings.max_kept_bytes, 1 << 12
+        while step:
+            weight = log.bytes_between(index - step + 1, index + 1) if index - step >= lowest else room + 1
+            if weight <= room:
+                index, room = index - step, room - weight
+            else:
+                step >>= 1
+        return index
 
     def install(self, snapshot: SnapshotMeta) -> bool:
         """

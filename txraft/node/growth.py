@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from txraft.core.follower import Follower
 from txraft.core.log import Log
 from txraft.core.raft import Raft
 
@@ -21,7 +20,7 @@ class Growth:
 
     def measure(self, log: Log, newest_index: int, last_index: int) -> int:
         """The entries behind `newest_index`, up to `last_index`; what is not in memory any more is not counted."""
-        if newest_index > self._first_index:
+        if newest_index != self._first_index:  # an earlier one, if the newest has turned out to be damaged
             self._first_index = self._last_index = newest_index
             self.bytes = 0
         first_index = max(self._last_index, log.base_index) + 1
@@ -37,8 +36,8 @@ class LogLimit:
 
     `is_reached`: a leader takes no more commands. A follower cannot refuse entries; at twice the limit it keeps what
     comes in memory, unacknowledged, so that the leader's window for it closes, as with a disk that does not answer.
-    Only committed entries count: those can be in the next snapshot, whatever else may happen. What is not committed has
-    a bound of its own.
+    Only entries count that are committed, and on this disk: those can be in the next snapshot, whatever else may
+    happen. What is not committed has a bound of its own, and so has what a follower has not written: the window.
     """
 
     _log = Logger()
@@ -47,16 +46,17 @@ class LogLimit:
         self.is_reached = False
         self.bytes = 0
         self.limit_bytes = 0
-        self._committed = Growth()
+        self._lasting = Growth()
 
     def note(self, raft: Raft, newest_index: int, limit_bytes: int) -> None:
         """Once each flush: the newest snapshot ends with `newest_index`."""
         self.limit_bytes = limit_bytes
-        self.bytes = self._committed.measure(raft.log, newest_index, raft.commit_index)
+        lasting_index = min(raft.commit_index, raft.log.durable_index)
+        self.bytes = self._lasting.measure(raft.log, newest_index, lasting_index)
         if self.is_reached != (self.bytes >= limit_bytes):
             self.is_reached = not self.is_reached
             self._say()
-        is_held = self.bytes >= limit_bytes * _FOLLOWERS_SHARE and isinstance(raft.role, Follower)
+        is_held = self.bytes >= limit_bytes * _FOLLOWERS_SHARE
         raft.has_news |= raft.holds_entries and not is_held
         raft.holds_entries = is_held
 

@@ -176,7 +176,11 @@ class RaftNode(Service):
         return self._reconfigure(lambda raft, leader: self._waiting.changes.change(raft, leader, change))
 
     def transfer_leadership(self, server_id: str) -> Deferred[Membership]:
-        """Let another voter lead; fires when it does. Proposals wait meanwhile. Fails like `change_membership`."""
+        """
+        Let another voter lead; fires when it does. Proposals wait meanwhile.
+
+        Fails with `NotLeader`, `ChangeRefused` or `Stopped` (nothing was done), `ChangeFailed` or `HandOverFailed`.
+        """
         limit = self._clock.seconds() + 4 * self.settings.max_election_timeout / 1000
 
         def is_over() -> bool:

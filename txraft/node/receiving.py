@@ -72,7 +72,7 @@ class SnapshotReceiving:
         newest = next(iter(self._store.kept()), None)
         if newest is not None and newest.meta.last_index >= offer.meta.last_index and not self._is_restoring:
             # It has come, and could not be read when it was to become the state.
-            return succeed(NotNeeded(offer, lambda: self._become(newest)))
+            return succeed(NotNeeded(offer, lambda: self._become(newest).addErrback(self.failed)))
         self.stop()
         place = self._store.receive(offer)
         return place.addCallbacks(lambda partial: self._begin(sender, offer, partial), self.failed)
@@ -105,11 +105,11 @@ class SnapshotReceiving:
             try:
                 restore = yield prepare(self._store, self._state, snapshot)
             except StorageError:
-                self._is_restoring = False
                 # If the disk has damaged it, it is kept no longer, and fetched again.
                 yield self._store.check(snapshot)
                 raise
-            self._is_restoring = False
+            finally:
+                self._is_restoring = False
         if self._live() is not None:
             self._install(snapshot, restore)
 
@@ -163,7 +163,7 @@ class Incoming:
     def commit(self) -> Deferred[Snapshot]:
         self._require_open()
         committed: Deferred[Any] = self._partial.commit()
-        return committed.addErrback(self._receiving.failed).addCallback(self._receiving.completed)
+        return committed.addCallback(self._receiving.completed).addErrback(self._receiving.failed)
 
     def _require_open(self) -> None:
         if not self._is_open:
