@@ -53,11 +53,12 @@ class Server:
         self.disk.fsync_directory("/")
         self.keep = keep
         self.clock = Clock()
+        self.job_seconds = 0.0
         self.start()
 
     def start(self):
         """A new process; the newest snapshot."""
-        self.writer = FakeWriter(self.clock)
+        self.writer = FakeWriter(self.clock, lambda: self.job_seconds)
         self.store = SnapshotStore(self.disk, DIRECTORY, self.keep, True, self.writer)
         return self.store.recover()
 

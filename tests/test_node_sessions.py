@@ -16,6 +16,7 @@ from txraft.core.membership import Membership
 from txraft.errors import (
     AnswerNotKept,
     CommandTooLarge,
+    FatalError,
     NotLeader,
     OutcomeUnknown,
     Overloaded,
@@ -270,6 +271,57 @@ def test_a_session_keeps_what_is_unknown_until_it_is_answered_or_given_up():
     assert session.lowest == 5
     attempts[-2][2].errback(OutcomeUnknown(12, "the leader went away"))
     assert session.lowest == 5
+
+
+@pytest.mark.parametrize("error", [NotLeader(None), Overloaded("x", 1), CommandTooLarge(2, "x", 1), Stopped(), None])
+def test_what_a_refusal_does_not_call_undone_may_have_been_done(error):
+    """C13: of two attempts one is cancelled, and may be in the log; the other was refused."""
+    attempts: list[Deferred[Any]] = []
+
+    def propose(session_id: str, sequence: int, command: bytes, lowest: int) -> Deferred[Any]:
+        attempts.append(Deferred())
+        return attempts[-1]
+
+    error = error or SessionExpired("1-00000000")
+    for is_cancelled_first in (True, False):
+        session, failures = Session(propose, "1-00000000"), []
+        outcomes = [session.propose(b"a"), session.propose(b"a", sequence=1)]
+        for outcome in outcomes:
+            outcome.addErrback(failures.append)
+        steps = [outcomes[0].cancel, lambda: attempts[-1].errback(error)]
+        for step in steps if is_cancelled_first else steps[::-1]:
+            step()
+            assert session.lowest == 1
+        assert len(failures) == 2
+        session.propose(b"a", sequence=1).addErrback(failures.append)
+        attempts[-1].errback(FatalError("no matter what"))
+        assert session.lowest == 1
+        session.propose(b"b").addErrback(failures.append)
+        session.give_up(1)
+        attempts[-1].errback(error)
+        assert session.lowest == 3, "the refusal alone says that nothing was done"
+
+
+@pytest.mark.parametrize("is_in_log", [False, True])
+def test_a_command_that_was_cancelled_and_is_proposed_again_is_carried_out_once(is_in_log):
+    """C07: it was gathered only, or it is in the log."""
+    cluster, leader = started()
+    session = opened(cluster, leader)
+    assert leader.raft is not None
+    last_index = leader.raft.log.last_index
+    attempt = session.propose(b"x")
+    failures: list[Any] = []
+    attempt.addErrback(failures.append)
+    if is_in_log:
+        cluster.run(0.001)
+    assert leader.raft.log.last_index - last_index == is_in_log
+    attempt.cancel()
+    assert session.lowest == 1
+    first = outcome(cluster, session.propose(b"x", sequence=1))
+    assert session.lowest == 2
+    assert outcome(cluster, session.propose(b"y")) == first + 1
+    settle(cluster)
+    assert all(server.machine.commands == [b"x", b"y"] for server in cluster.servers.values())
 
 
 def test_a_result_that_cannot_be_kept_stops_no_server():

@@ -283,3 +283,51 @@ def test_what_is_no_id_is_refused(session_id):
 def test_what_is_no_sequence_is_refused(sequence, lowest):
     with pytest.raises(ValueError, match="sequence"):
         SessionCommand.of("1-00000000", sequence, lowest, b"x")
+
+
+@pytest.mark.parametrize(("sequence", "lowest"), [(1.0, 1), (1, 1.0), ("1", 1)])
+def test_a_sequence_that_is_no_integer_is_refused_before_it_is_in_any_log(sequence, lowest):
+    with pytest.raises(TypeError, match=r"a sequence is an int, not (float|str)"):
+        SessionCommand.of("1-00000000", sequence, lowest, b"x")
+
+
+class Answers(dict[int, bytes]):
+    """`looked_at` counts how many of them somebody has come by."""
+
+    looked_at = 0
+
+    def __iter__(self):
+        for key in super().__iter__():
+            self.looked_at += 1
+            yield key
+
+    def pop(self, *key):
+        self.looked_at += 1
+        return super().pop(*key)
+
+
+@pytest.mark.parametrize("lowest", [2, 998, MAX_SEQUENCE])
+def test_answers_that_are_not_wanted_any_more_are_found_by_the_shorter_way(lowest):
+    replica = Replica(max_answers=1000)
+    key = key_of(replica.open())
+    few = {1, 2, 998, 999}
+    for kept, most in ((range(1, 1000), min(lowest, 1000)), (few, len(few))):
+        session = replica.table._sessions[key]
+        session.lowest, session.answers = 1, Answers(dict.fromkeys(kept, b"N"))
+        session.raise_lowest(lowest)
+        assert set(dict.keys(session.answers)) == {each for each in kept if each >= lowest}
+        assert session.answers.looked_at <= most
+
+
+def test_who_only_looks_at_the_chunks_of_a_table_makes_nobody_copy_a_session():
+    replica = Replica()
+    session = replica.open()
+    replica.propose(session, 1)
+    [before] = replica.table._sessions.values()
+    assert b"".join(replica.table.chunks()) == image(replica.table)
+    replica.propose(session, 2)
+    [copied] = replica.table._sessions.values()
+    assert copied is not before
+    [*replica.table.chunks()]
+    replica.propose(session, 3)
+    assert [*replica.table._sessions.values()] == [copied]

@@ -247,9 +247,10 @@ class Config:
     )
     max_session_answers: int = _key(
         syntax.whole("answers", 1, 10**6),
-        "1000",
+        "100",
         "So far a client may number its commands ahead of the first one that it has no answer to, and so many answers "
-        "one session keeps at most.",
+        "one session keeps at most. An answer may have 64 KiB: what all sessions keep is in the memory of every server "
+        "and in its snapshots, at worst max_sessions times max_session_answers times 64 KiB.",
     )
     apply_slice_ms: int = _key(
         syntax.whole("ms", 1, 1000), "10", "How long the state machine may work before heartbeats get their turn."

@@ -59,7 +59,7 @@ class OutcomeUnknown(Refusal):
 
 class SessionExpired(Refusal):
     """
-    No such session is known: it was never opened, or has had to make room for others since. This did nothing.
+    No such session is known: it was never opened, or has had to make room for others since. Nothing was done.
 
     What is unknown of earlier commands in it stays unknown. Open another.
     """
@@ -70,7 +70,10 @@ class SessionExpired(Refusal):
 
 
 class AnswerNotKept(Refusal):
-    """A command in a session was carried out, once, and its answer cannot be had: not now, and never. Says why."""
+    """
+    The answer to a command in a session cannot be had: not now, and never. Says why, and whether the command was
+    carried out; it was, or it was not and never will be, if its client has said before that it wants no answer.
+    """
 
 
 class Overloaded(Refusal):
@@ -110,6 +113,10 @@ class HandOverFailed(Refusal):
 
 class Stopped(Refusal):
     """This server has not started, is stopping, or has stopped; nothing was done."""
+
+
+NOTHING_DONE = (NotLeader, Overloaded, CommandTooLarge, Stopped, SessionExpired)
+"""What a proposal fails with if this attempt did nothing; whatever else it fails with, it may have done something."""
 
 
 class TransferFailed(TxraftError):

@@ -287,8 +287,8 @@ class ISnapshotReader(Interface):
     def next_chunk() -> Deferred[bytes | None]:
         """The machine's next chunk, cut as the machine had cut it, checked; None behind the last one."""
 
-    def take_sessions() -> Sequence[bytes]:
-        """Those chunks of the table of sessions that `next_chunk` has come by and nobody has taken; all come first."""
+    def next_sessions() -> Deferred[bytes] | None:
+        """The next chunk of the table of sessions, in another turn; None behind the last. After a `next_chunk` only."""
 
     def read(offset: int, length: int) -> Deferred[bytes]:
         """`length` bytes of the file from `offset`, to send; fewer only where it ends."""

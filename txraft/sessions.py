@@ -91,9 +91,15 @@ class SessionCommand:
 
     @classmethod
     def of(cls, session_id: str, sequence: int, lowest: int, command: bytes) -> SessionCommand:
-        """@raise ValueError: no such session or sequence can be; `TypeError`: the command is not bytes."""
+        """
+        @raise ValueError: no such session or sequence can be; `TypeError`: the command is not bytes, or a sequence no
+            integer.
+        """
         if type(command) is not bytes:
             raise TypeError(f"a command is bytes, not {type(command).__name__}")
+        for number in (sequence, lowest):
+            if not isinstance(number, int):
+                raise TypeError(f"a sequence is an int, not {type(number).__name__}")
         if not 1 <= lowest <= sequence <= MAX_SEQUENCE:
             raise ValueError(
                 f"sequence {sequence} of session {session_id}, {lowest} the lowest: not within 1 and 2**64"
@@ -131,9 +137,14 @@ class _Session:
 
     def raise_lowest(self, lowest: int) -> None:
         if lowest > self.lowest:
+            # A client that has no other command under way raises it by one each time, whatever is kept.
+            if lowest - self.lowest < len(self.answers):
+                for sequence in range(self.lowest, lowest):
+                    self.answers.pop(sequence, None)
+            else:
+                for sequence in [each for each in self.answers if each < lowest]:
+                    del self.answers[sequence]
             self.lowest = lowest
-            for sequence in [each for each in self.answers if each < lowest]:
-                del self.answers[sequence]
 
 
 class SessionTable:
@@ -177,7 +188,7 @@ class SessionTable:
         self._sessions.move_to_end(entry.session)
         session.raise_lowest(entry.lowest)
         if entry.sequence < session.lowest:
-            return Failure(AnswerNotKept(f"its client has had the answer of command {entry.sequence}, as it has said"))
+            return Failure(AnswerNotKept(f"its client has said that it wants no answer to command {entry.sequence}"))
         kept = session.answers.get(entry.sequence)
         if kept is not None:
             return _outcome(kept)
@@ -217,6 +228,10 @@ class SessionTable:
         self._images += 1
         # Not the items: to make a tuple of each costs several times as much.
         return _chunks(zip([*self._sessions], [*self._sessions.values()], strict=True))
+
+    def chunks(self) -> Iterator[bytes]:
+        """What `image` would be, for who is done with it before the table changes: costs nothing when it does."""
+        return _chunks(self._sessions.items())
 
     def add(self, chunk: bytes) -> None:
         """

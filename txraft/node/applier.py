@@ -24,7 +24,7 @@ FIRST_CHUNK = 16
 class Applier:
     """
     One state machine, and the sessions of its clients. A slice takes about `slice_s` seconds at most: how many commands
-    that is, adapts to the machine.
+    that is, adapts to how long both take.
 
     :raises MachineError: from `apply_until`; the machine raised, or broke its contract, at the entries it names.
     """
@@ -57,12 +57,19 @@ class Applier:
                     return
 
     def _results(self, run: EntryRun) -> Sequence[object]:
+        began = self._clock.seconds()
         if run.kind is EntryKind.COMMAND:
-            return self._apply(run.first_index, run.commands, run.time_ms)
-        return self._in_sessions.apply(run) if run.kind is EntryKind.SESSION else ()
+            results = self._apply(run.first_index, run.commands, run.time_ms)
+        elif run.kind is EntryKind.SESSION:
+            # Also what the table of sessions takes counts.
+            results = self._in_sessions.apply(run)
+        else:
+            return ()
+        self._adapt(len(run.commands), self._clock.seconds() - began)
+        return results
 
     def _apply(self, first_index: int, commands: Sequence[bytes], time_ms: int) -> Sequence[object]:
-        began, count = self._clock.seconds(), len(commands)
+        count = len(commands)
         entries = f"entry {first_index}" if count == 1 else f"entries {first_index} to {first_index + count - 1}"
         try:
             results: Sequence[object] = self._machine.apply(first_index, commands, time_ms)
@@ -70,10 +77,9 @@ class Applier:
             raise MachineError(f"the state machine raised {type(error).__name__} at {entries}") from error
         if not isinstance(results, Sequence) or len(results) != count:
             raise MachineError(f"the state machine did not give one result for each command at {entries}")
-        self._adapt(count, self._clock.seconds() - began)
         return results
 
     def _adapt(self, count: int, seconds: float) -> None:
-        """Aim at half a slice, going by the last call."""
+        """Aim at half a slice, going by the last run."""
         fitting = int(count * self._slice_s / 2 / seconds) if seconds > 0 else MAX_CHUNK
         self._chunk = max(1, min(fitting, self._chunk * FIRST_CHUNK, MAX_CHUNK))

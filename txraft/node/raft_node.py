@@ -138,10 +138,10 @@ class RaftNode(Service):
         again, and this fires with the same result. So after `OutcomeUnknown` propose it again, here or elsewhere.
 
         Fails with `SessionExpired`, with `AnswerNotKept` (a session keeps not every result; see `txraft.answers`), with
-        `Overloaded` also if the session keeps too many answers, or like `propose`.
+        `Overloaded` also if `sequence` is `max_session_answers` or more ahead of `lowest`, or like `propose`.
 
         @param lowest: the lowest sequence whose answer the client still wants, at least 1 and at most `sequence`.
-        @raise ValueError: one of these cannot be; `TypeError`: the command is not bytes.
+        @raise ValueError: one of these cannot be; `TypeError`: the command is not bytes, or a sequence no integer.
         """
         return self._propose_of_session(SessionCommand.of(session_id, sequence, lowest, command), len(command))
 

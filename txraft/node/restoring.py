@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from functools import partial
+from collections.abc import Callable, Generator
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from txraft.errors import MachineError
+from txraft.errors import FatalError, MachineError
 from txraft.images import IPreparedRestore
 from txraft.interfaces import ISnapshotReader, ISnapshotStore, Snapshot
 from txraft.node.state import State
@@ -22,17 +21,19 @@ def prepare(store: ISnapshotStore, state: State, snapshot: Snapshot) -> Generato
     """
     Read a snapshot, and get a state ready for it, a chunk in a turn: other turns come between them.
 
-    The state is as it was, and goes on, until what this fires with is called; that raises `MachineError` if it cannot
-    be restored from it. What is read is in memory then, as the machine's new state will be.
-    Fails with `StorageError`.
+    The state is as it was, and goes on, until what this fires with is called; that raises `MachineError` if the machine
+    cannot be restored from it, `FatalError` if the sessions cannot. What is read is in memory then, as the new state
+    will be. Fails with `StorageError`.
     """
     restoring = _Restoring(state, snapshot)
     reader: ISnapshotReader = yield store.open(snapshot)
     try:
-        while (chunk := (yield reader.next_chunk())) is not None:
-            restoring.add_sessions(reader.take_sessions())
+        chunk: bytes | None = yield reader.next_chunk()
+        while (coming := reader.next_sessions()) is not None:
+            restoring.add_sessions((yield coming))
+        while chunk is not None:
             restoring.add(chunk)
-        restoring.add_sessions(reader.take_sessions())
+            chunk = yield reader.next_chunk()
     except Exception:
         reader.close()
         raise
@@ -53,15 +54,20 @@ class _Restoring:
         self._prepared: Any = None
         self._chunks: list[bytes] = []
         self._error: Exception | None = None
+        self._bad_table: ValueError | None = None
         if IPreparedRestore.providedBy(state.machine):
             self._attempt(self._begin)
 
     def _begin(self) -> None:
         self._prepared = self._machine.restoring()
 
-    def add_sessions(self, chunks: Sequence[bytes]) -> None:
-        for chunk in chunks:
-            self._attempt(partial(self._sessions.add, chunk))
+    def add_sessions(self, chunk: bytes) -> None:
+        """As with what the machine raises, a table that cannot be read counts only if it is needed."""
+        if self._bad_table is None:
+            try:
+                self._sessions.add(chunk)
+            except ValueError as error:
+                self._bad_table = error
 
     def add(self, chunk: bytes) -> None:
         if self._prepared is None:
@@ -70,10 +76,12 @@ class _Restoring:
             self._attempt(lambda: self._prepared.add(chunk))
 
     def finish(self) -> None:
+        index = self._snapshot.meta.last_index
+        if self._bad_table is not None:
+            raise FatalError(f"the sessions in the snapshot at entry {index} cannot be read: {self._bad_table}")
         if self._error is None:
             self._attempt(self._become)
         if self._error is not None:
-            index = self._snapshot.meta.last_index
             raise MachineError(
                 f"the state machine cannot be restored from the snapshot at entry {index}"
             ) from self._error

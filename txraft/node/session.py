@@ -9,7 +9,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txraft.errors import AnswerNotKept, OutcomeUnknown
+from txraft.errors import NOTHING_DONE, AnswerNotKept
 
 ProposeInSession = Callable[[str, int, bytes, int], Deferred[Any]]
 """See `RaftNode.propose_in_session`."""
@@ -47,8 +47,8 @@ class Session:
         """
         Replicate a command; fires with the state machine's result, and fails like `RaftNode.propose_in_session`.
 
-        After `OutcomeUnknown` propose it again with its `sequence`, or let it go with `give_up`; the answers of what
-        comes after are kept until then.
+        After `OutcomeUnknown`, or if you have cancelled it or its time was up, propose it again with its `sequence`,
+        or let it go with `give_up`; the answers of what comes after are kept until then.
 
         @param sequence: that of an earlier attempt, from `last_sequence` right after it; None: it is a new command.
         @raise ValueError: no attempt with this sequence is without an answer.
@@ -73,7 +73,7 @@ class Session:
         command = self._unanswered.get(sequence)
         if command is not None:
             command.attempts -= 1
-            command.is_unknown |= failure.check(OutcomeUnknown) is not None
+            command.is_unknown |= failure.check(*NOTHING_DONE, AnswerNotKept) is None
             # There is no answer to wait for; or no attempt has done anything.
             if failure.check(AnswerNotKept) or not (command.attempts or command.is_unknown):
                 self.give_up(sequence)

@@ -30,7 +30,7 @@ class NodeSettings:
     max_command_bytes: int = 1 << 20
     max_pending_reads: int = 10_000
     max_sessions: int = 10_000
-    max_session_answers: int = 1000
+    max_session_answers: int = 100
     apply_slice_ms: int = 10
     stop_timeout: int = 5000
     log_keep_entries: int = 10_000

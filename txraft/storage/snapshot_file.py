@@ -115,10 +115,9 @@ class SnapshotFileReader:
             pass
         return self._chunks.pop() if self._chunks else None
 
-    def take_sessions(self) -> list[bytes]:
-        """See `ISnapshotReader`."""
-        sessions, self._decoder.sessions = self._decoder.sessions, []
-        return sessions
+    def next_sessions(self) -> bytes | None:
+        """The next chunk of the table of sessions that was read and nobody has taken; None if there is none."""
+        return self._decoder.sessions.popleft() if self._decoder.sessions else None
 
     def _advance(self) -> bool:
         """Decode some more of the file, the newest chunk first; False if there was no more."""
@@ -144,7 +143,7 @@ class SnapshotFileReader:
         """
         while (records := self._decode(self._decoder.records)) is not None:
             yield from records
-            self.take_sessions()  # nobody else does, and they need not be held
+            self._decoder.sessions.clear()  # nobody else does, and they need not be held
             progress(self._offset, self.size)
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, size: None) -> Snapshot:
@@ -155,7 +154,7 @@ class SnapshotFileReader:
         @raise DamagedSnapshot: it is not a whole and intact snapshot; says what is wrong.
         """
         while self._advance():
-            self.take_sessions()  # nobody else does, and they need not be held
+            self._decoder.sessions.clear()  # nobody else does, and they need not be held
             progress(self._offset, self.size)
         meta, trailer = self._decoder.meta, self._decoder.trailer
         assert meta is not None, "a trailer without a header"

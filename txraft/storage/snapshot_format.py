@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import deque
 from collections.abc import Iterator
 
 import attrs
@@ -179,7 +180,7 @@ class Decoder:
         self._splitter = Splitter(_MAX_FRAME_BYTES)
         self._tally = _Tally()
         self._parts: list[bytes] = []
-        self.sessions: list[bytes] = []
+        self.sessions: deque[bytes] = deque()
         self._has_chunks = False
 
     def feed(self, data: bytes) -> list[bytes]:

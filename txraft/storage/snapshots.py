@@ -162,9 +162,10 @@ class SnapshotReader:
         """See `ISnapshotReader`."""
         return self._writer.run(self._reader.next_chunk)
 
-    def take_sessions(self) -> Sequence[bytes]:
+    def next_sessions(self) -> Deferred[bytes] | None:
         """See `ISnapshotReader`."""
-        return self._reader.take_sessions()
+        chunk = self._reader.next_sessions()
+        return self._writer.run(lambda: chunk) if chunk is not None else None
 
     def read(self, offset: int, length: int) -> Deferred[bytes]:
         """See `ISnapshotReader`."""

@@ -26,7 +26,8 @@ class TrueSessions:
             return
         if raft.applied_index != self._checked_index and (len(node.sessions) or self._record.tables):
             self._checked_index = raft.applied_index
-            require_table(self._record, raft.applied_index, node.sessions.image(), self._server.server_id)
+            # No image: there would never be a session that changes in its place.
+            require_table(self._record, raft.applied_index, node.sessions.chunks(), self._server.server_id)
 
 
 def require_table(record: Record, index: int, chunks: Iterable[bytes], server_id: str) -> None:

@@ -35,7 +35,7 @@ def _decode(data: bytes) -> tuple[Snapshot, list[bytes], list[bytes]]:
     chunks = decoder.feed(data)
     trailer = decoder.finish(len(data))
     assert decoder.meta is not None
-    return Snapshot(decoder.meta, len(data), trailer.digest), decoder.sessions, chunks
+    return Snapshot(decoder.meta, len(data), trailer.digest), [*decoder.sessions], chunks
 
 
 @implementer(ISnapshotStore)
