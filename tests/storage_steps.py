@@ -215,7 +215,7 @@ def take_by_child(server: SnapshotServer, index: int) -> None:
 
     def begin():
         writer = server.store.snapshots.begin(meta(index, term))
-        server.store.snapshots.begin(meta(index, term)).write_here([b"x" * 600, b"y" * 600])
+        server.store.snapshots.begin(meta(index, term)).write_here([], [b"x" * 600, b"y" * 600], lambda: None)
         return writer.adopt()
 
     server.do((state, index, [entry for entry in log if entry[0] > index]), begin)

@@ -254,6 +254,8 @@ def test_a_session_keeps_what_is_unknown_until_it_is_answered_or_given_up():
         fail(error)
     assert [attempt[:2] for attempt in attempts] == [(1, 1), (2, 1), (1, 1), (1, 1)]
     assert session.lowest == 1
+    with pytest.raises(ValueError, match=r"command 1 of session 1-0{8} is another one than before"):
+        session.propose(b"b", sequence=1)
     session.propose(b"a", sequence=1)
     attempts[-1][2].callback("done")
     assert session.lowest == 3

@@ -75,6 +75,28 @@ class TakingTests(SynchronousTestCase):
         cluster.node("s1").take_snapshot().addErrback(failures.append)
         self.assertIsInstance(failures[0].value, SnapshotRefused)
 
+    def test_a_server_that_has_not_restored_its_own_state_takes_none(self) -> None:
+        """S08: its machine has nothing yet, and the snapshot that it starts from is one that the disk damages now."""
+        cluster = Cluster(size=1)
+        cluster.start()
+        write(cluster, cluster.elect(), 10)
+        take(cluster, "s1")
+        cluster.crash("s1", keep="all")
+        server = cluster.servers["s1"]
+        server.snapshot_seconds = lambda: 0.02
+        cluster.start("s1")
+        cluster.run(0.01)
+        node = cluster.node("s1")
+        [path] = [path for path in server.disk.file_names() if path.endswith(".snapshot")]
+        data = server.disk.read_file(path)
+        server.disk.write_file(path, data[:100] + b"?" + data[101:])
+        failures: list[Any] = []
+        node.snapshots.saving.hold(0).addErrback(failures.append)
+        node.take_snapshot().addErrback(failures.append)
+        cluster.run(0.01)
+        self.assertEqual([failure.type for failure in failures], [SnapshotRefused] * 2)
+        self.assertIn("not restored its own state yet", failures[0].getErrorMessage())
+
     def test_one_that_fails_harms_nothing(self) -> None:
         """S11: and the status says so."""
         cluster = Cluster()

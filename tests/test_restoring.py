@@ -95,7 +95,8 @@ def test_what_the_machine_raises_counts_when_the_snapshot_is_to_become_its_state
 
 
 def test_sessions_that_cannot_be_read_stop_who_needs_them_and_change_nothing(server):
-    writer = server.store.begin(meta(), [b"?"])
+    writer = server.store.begin(meta())
+    writer.write_sessions(b"?")
     writer.write(b"a")
     snapshot, machine = server.wait(writer.commit()), RecordingMachine()
     restore = server.wait(prepare(server.store, State(machine), snapshot))
@@ -124,7 +125,9 @@ def test_other_turns_come_between_the_chunks_of_the_sessions(server, monkeypatch
     table = SessionTable()
     for index in range(1, 20_001):
         table.open(index, Opening(1, 100_000, 1))
-    writer = server.store.begin(meta(), table.image())
+    writer = server.store.begin(meta())
+    for chunk in table.image():
+        writer.write_sessions(chunk)
     writer.write(b"a")
     state = State(RecordingMachine())
     snapshot = server.wait(writer.commit())

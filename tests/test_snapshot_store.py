@@ -56,7 +56,9 @@ def test_a_snapshot_without_chunks_is_one(server):
 
 def test_what_a_child_wrote_counts_when_it_is_adopted(server):
     writer = server.store.begin(meta())
-    server.store.begin(meta()).write_here(CHUNKS)  # in the child, all of the parent's objects are there twice
+    server.store.begin(meta()).write_here(
+        [], CHUNKS, lambda: None
+    )  # in the child, all of the parent's objects are there twice
     assert server.indexes() == []
     assert server.wait(writer.adopt()) == encoded()[1]
 
@@ -69,7 +71,7 @@ def test_adopting_what_nobody_wrote_fails(server):
 
 def test_what_is_adopted_must_be_what_was_asked_for(server):
     writer = server.store.begin(meta(time_ms=1))
-    server.store.begin(meta(time_ms=2)).write_here(CHUNKS)
+    server.store.begin(meta(time_ms=2)).write_here([], CHUNKS, lambda: None)
     with pytest.raises(DamagedSnapshot, match="time_ms=2"):
         server.wait(writer.adopt())
     assert server.disk.file_names() == []
@@ -78,7 +80,7 @@ def test_what_is_adopted_must_be_what_was_asked_for(server):
 def test_it_is_read_back_before_it_counts(server):
     """S07, S11."""
     writer = server.store.begin(meta())
-    server.store.begin(meta()).write_here(CHUNKS)
+    server.store.begin(meta()).write_here([], CHUNKS, lambda: None)
     path = server.disk.file_names()[0]
     data = server.disk.read_file(path)
     server.disk.write_file(path, data.replace(b"first", b"fiRst"))

@@ -15,6 +15,7 @@ from txraft.forking import IForker
 from txraft.images import ISnapshotImage, SnapshotWay
 from txraft.node.state import State
 from txraft.node.taking import RETRY_S, URGENT_RETRY_S, SnapshotTaker, TakingSettings
+from txraft.sessions import SessionTable
 
 
 class Machine:
@@ -48,6 +49,27 @@ class MachineWithImage(Machine):
             yield b"state at %d" % index
 
 
+class Sessions(SessionTable):
+    """An image takes as long to begin as each of its chunks takes to make."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+        self.content = []
+        self.image_s = 0.0
+        self.images = 0
+
+    def image(self):
+        self.images += 1
+        self.clock.advance(self.image_s)
+        return self.chunks()
+
+    def chunks(self):
+        for chunk in self.content:
+            self.clock.advance(self.image_s)
+            yield chunk
+
+
 @implementer(IForker)
 class FakeForker:
     """The child is this process, and done at once; or it hangs; or it fails."""
@@ -75,6 +97,7 @@ class TakerTests(SynchronousTestCase):
         self.server = Server()
         self.clock = self.server.clock
         self.machine = MachineWithImage(self.clock)
+        self.sessions = Sessions(self.clock)
         self.forker = FakeForker()
         self.make()
         self.logged = []
@@ -83,8 +106,9 @@ class TakerTests(SynchronousTestCase):
 
     def make(self):
         settings = TakingSettings(snapshot_log_bytes=1000, snapshot_ratio=4, snapshot_slice_ms=5)
+        state = State(self.machine, self.sessions)
         self.taker = SnapshotTaker(
-            State(self.machine), self.server.store, lambda: meta(self.machine.index), self.clock, self.forker, settings
+            state, self.server.store, lambda: meta(self.machine.index), self.clock, self.forker, settings
         )
 
     def wait(self, done):
@@ -105,6 +129,11 @@ class TakerTests(SynchronousTestCase):
     def test_a_child_writes_it_and_gives_signs_of_life(self):
         self.assertEqual(self.taken(), (7, {b"state at 7"}))
         self.assertEqual((self.machine.calls, self.forker.signs_of_life), (["image"], 20))
+
+    def test_a_child_gives_signs_of_life_for_the_sessions_too_and_has_their_table_as_it_is(self):
+        self.sessions.content = [b"ab", b"c"]
+        self.taken()
+        self.assertEqual((self.forker.signs_of_life, self.sessions.images), (22, 0))
 
     def test_a_machine_without_a_word_about_it_is_forked(self):
         self.machine = Machine(self.clock)
@@ -151,6 +180,26 @@ class TakerTests(SynchronousTestCase):
         self.assertEqual(snapshot.meta.last_index, 7)
         self.assertEqual({*self.server.chunks(snapshot)}, {b"state at 7"})
         self.assertAlmostEqual(self.taker.status().stall_s, 0.006)
+
+    def test_the_table_of_sessions_is_made_in_slices_too_and_the_longest_stall_counts_it(self):
+        self.machine.snapshot_way = SnapshotWay.INCREMENTAL
+        self.sessions.content, self.sessions.image_s = [b"ab"] * 10, 0.004
+        self.assertEqual(self.taken()[0], 7)
+        # The image itself, and a chunk more than fills the slice.
+        self.assertAlmostEqual(self.taker.status().stall_s, 0.012)
+
+    def test_a_server_that_stops_does_not_wait_for_all_sessions(self):
+        self.machine.snapshot_way = SnapshotWay.INCREMENTAL
+        self.sessions.content, self.sessions.image_s = [b"ab"] * 10, 0.004
+        self.server.job_seconds = 1
+        failures = []
+        self.taker.take().addErrback(failures.append)
+        stopped = self.taker.stop()
+        began = self.clock.seconds()
+        self.wait(stopped)
+        # The two chunks of the slice, and the removal.
+        self.assertLess(self.clock.seconds() - began, 3.5)
+        self.assertEqual(len(failures), 1)
 
     def test_a_small_state_is_taken_at_once(self):
         self.machine.snapshot_way = SnapshotWay.INLINE

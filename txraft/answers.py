@@ -1,11 +1,14 @@
 """
 A result of a state machine as bytes, for the table of sessions: every server keeps the same ones, also in snapshots.
 
-`None`, `bool`, `int`, `bytes`, `str`, and lists and tuples of them, of exactly these types. One letter, then:
+`None`, `bool`, `int`, `bytes`, `str`, and tuples of them, of exactly these types. One letter, then:
 
     N  T  F        None, True, False
     i  b  s        4 bytes, the length; an integer (two's complement, the highest byte first), bytes, or UTF-8
-    l  t           4 bytes, how many; so many of these, one behind the other: a list or a tuple
+    t              4 bytes, how many; so many of these, one behind the other: a tuple
+
+Nothing that can change: a machine that answers with a list of its own would have changed it on one server before it is
+kept, and not on another, as they give their machines different numbers of commands at a time.
 
 The first letter of what stands for a result that cannot be kept is `!`, and the rest says why, in UTF-8.
 """
@@ -17,7 +20,7 @@ from collections.abc import Callable
 
 MAX_ANSWER_BYTES = 64 << 10
 MAX_DEPTH = 16
-"""How many lists and tuples may be in each other. The two bounds decide what is kept: the same on all servers."""
+"""How many tuples may be in each other. The two bounds decide what is kept: the same on all servers."""
 
 _LENGTH = struct.Struct(">I")
 _CONSTANTS: dict[object, bytes] = {None: b"N", True: b"T", False: b"F"}
@@ -43,11 +46,10 @@ def encode_refusal(why: NotKeepable) -> bytes:
 def _encode(result: object, parts: list[bytes], room: int, depth: int) -> int:
     """Add the parts of `result`, which may have `room` bytes; how many are left."""
     kind = type(result)
-    if kind is list or kind is tuple:
-        assert isinstance(result, list | tuple)
+    if isinstance(result, tuple) and kind is tuple:
         if depth == MAX_DEPTH:
-            raise NotKeepable(f"a result of more than {MAX_DEPTH} lists in each other cannot be kept")
-        room = _add(parts, (b"l" if kind is list else b"t") + _LENGTH.pack(len(result)), room)
+            raise NotKeepable(f"a result of more than {MAX_DEPTH} tuples in each other cannot be kept")
+        room = _add(parts, b"t" + _LENGTH.pack(len(result)), room)
         for item in result:
             room = _encode(item, parts, room, depth + 1)
         return room
@@ -59,7 +61,8 @@ def _encode(result: object, parts: list[bytes], room: int, depth: int) -> int:
         return _add_content(parts, b"b", result, room)
     if isinstance(result, str) and kind is str:
         return _add_content(parts, b"s", result.encode("utf-8", "surrogatepass"), room)
-    raise NotKeepable(f"a result of type {kind.__name__} cannot be kept")
+    hint = ", as it can change: answer with a tuple" if kind is list else ""
+    raise NotKeepable(f"a result of type {kind.__name__} cannot be kept{hint}")
 
 
 def _add_content(parts: list[bytes], letter: bytes, content: bytes, room: int) -> int:
@@ -68,7 +71,7 @@ def _add_content(parts: list[bytes], letter: bytes, content: bytes, room: int) -
 
 def _add(parts: list[bytes], part: bytes, room: int) -> int:
     if len(part) > room:
-        raise NotKeepable(f"a result of more than {MAX_ANSWER_BYTES} bytes cannot be kept")
+        raise NotKeepable(f"a result that takes more than {MAX_ANSWER_BYTES} bytes cannot be kept")
     parts.append(part)
     return room - len(part)
 
@@ -96,14 +99,14 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[object, int]:
         return _OF_CONSTANTS[letter], at + 1
     (length,) = _LENGTH.unpack_from(data, at + 1)
     at += 1 + _LENGTH.size
-    if letter in b"lt":
+    if letter == ord("t"):
         if depth == MAX_DEPTH:
-            raise ValueError(f"an answer of more than {MAX_DEPTH} lists in each other")
+            raise ValueError(f"an answer of more than {MAX_DEPTH} tuples in each other")
         items = []
         for _ in range(length):
             item, at = _decode(data, at, depth + 1)
             items.append(item)
-        return (items if letter == ord("l") else tuple(items)), at
+        return tuple(items), at
     if letter not in _CONTENTS:
         raise ValueError(f"an answer of an unknown kind, {data[at - 5 : at - 4]!r}")
     content = data[at : at + length]

@@ -233,14 +233,11 @@ class ISnapshotStore(Interface):
     def kept() -> Sequence[Snapshot]:
         """The snapshots that are there, newest first."""
 
-    def begin(meta: SnapshotMeta, sessions: Iterable[bytes] = ()) -> ISnapshotWriter:
-        """Begin a snapshot of our own state, with the table of sessions in chunks of less than a MiB. One at a time."""
+    def begin(meta: SnapshotMeta) -> ISnapshotWriter:
+        """Begin a snapshot of our own state. One at a time."""
 
     def open(snapshot: Snapshot) -> Deferred[ISnapshotReader]:
-        """
-        A Deferred of a reader for one of `kept()`; it fails with `StorageError`. Until the reader is closed, the
-        snapshot can be read, kept or not.
-        """
+        """A Deferred of a reader for one of `kept()`, readable until that is closed. Fails with `StorageError`."""
 
     def check(snapshot: Snapshot) -> Deferred[bool]:
         """Whether one of `kept()`, read again, is what it was; else it goes from there. Fails with `StorageError`."""
@@ -255,15 +252,16 @@ class ISnapshotStore(Interface):
 class ISnapshotWriter(Interface):
     """A snapshot that is being written. It counts when `commit` has fired, and not before."""
 
-    def write(chunk: bytes) -> Deferred[None]:
-        """
-        Add a chunk of the machine's; a Deferred of None. Chunks are written in the order of the calls. Fails with
-        `StorageError`, and so does everything behind it.
-        """
+    def write_sessions(chunk: bytes) -> Deferred[None]:
+        """Add a chunk, of less than a MiB, of the table of sessions; as `write`, and before the first of those."""
 
-    def write_here(chunks: Iterable[bytes]) -> None:
+    def write(chunk: bytes) -> Deferred[None]:
+        """Add a chunk of the machine's, in order. Fails with `StorageError`, and so does everything behind it."""
+
+    def write_here(sessions: Iterable[bytes], chunks: Iterable[bytes], alive: Callable[[], None]) -> None:
         """
         Write the whole snapshot, and block meanwhile: for a forked child, after which the parent calls `adopt`.
+        `alive` is called before each chunk.
 
         @raise StorageError: it failed.
         """

@@ -19,13 +19,15 @@ ProposeInSession = Callable[[str, int, bytes, int], Deferred[Any]]
 class _Unanswered:
     """How many attempts are under way, and whether another may be in a log, whatever becomes of these."""
 
+    command: bytes
     attempts: int = 0
     is_unknown: bool = False
 
 
 class Session:
     """
-    Commands in it are carried out once, however often they are proposed.
+    Commands in it are carried out once, however often they are proposed. It is for who has opened the session, and
+    counts from its beginning: see `RaftNode.open_session`.
 
     :ivar id: what the servers know it by.
     :ivar last_sequence: that of the command that was proposed last, and is no repetition; 0 before the first.
@@ -51,14 +53,18 @@ class Session:
         or let it go with `give_up`; the answers of what comes after are kept until then.
 
         @param sequence: that of an earlier attempt, from `last_sequence` right after it; None: it is a new command.
-        @raise ValueError: no attempt with this sequence is without an answer.
+        @raise ValueError: no attempt with this sequence is without an answer, or it was another command's.
         """
-        if sequence is not None and sequence not in self._unanswered:
-            raise ValueError(f"command {sequence} of session {self.id} is not without an answer")
+        if sequence is not None:
+            earlier = self._unanswered.get(sequence)
+            if earlier is None:
+                raise ValueError(f"command {sequence} of session {self.id} is not without an answer")
+            if earlier.command != command:
+                raise ValueError(f"command {sequence} of session {self.id} is another one than before")
         number = self.last_sequence + 1 if sequence is None else sequence
         outcome = self._propose(self.id, number, command, self.lowest)
         self.last_sequence = max(self.last_sequence, number)
-        self._unanswered.setdefault(number, _Unanswered()).attempts += 1
+        self._unanswered.setdefault(number, _Unanswered(command)).attempts += 1
         return outcome.addCallbacks(self._answered, self._failed, callbackArgs=(number,), errbackArgs=(number,))
 
     def give_up(self, sequence: int) -> None:

@@ -172,8 +172,12 @@ class SnapshotKeeper:
 
         Fails with `SnapshotRefused`, or with what went wrong; then all is as before.
         """
-        if self._live() is None:
+        raft = self._live()
+        if raft is None:
             return fail(SnapshotRefused("this server is not running"))
+        if not raft.is_restored:
+            # The machine has not the state of `applied_index` yet, but none.
+            return fail(SnapshotRefused("this server has not restored its own state yet"))
         return self._taker.take().addCallback(self._counts)
 
     def _counts(self, snapshot: Snapshot) -> Snapshot:

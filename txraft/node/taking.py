@@ -7,6 +7,8 @@ The image and what it stands for are got in one turn, so that nothing is applied
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -21,6 +23,8 @@ from txraft.forking import IForker
 from txraft.images import ISnapshotImage, SnapshotWay
 from txraft.interfaces import ISnapshotStore, ISnapshotWriter, Snapshot
 from txraft.node.state import State
+
+_Write = Callable[[], Deferred[None]]
 
 RETRY_S = 30.0
 """After a snapshot has failed, such as for want of room, the next one is not due before this."""
@@ -182,44 +186,48 @@ class SnapshotTaker:
     async def _take(self, way: SnapshotWay) -> Snapshot:
         """One attempt. What it stands for is asked anew for each: the machine has gone on."""
         self._way = way
-        writer = self._store.begin(self._describe(), self._sessions.image())
+        writer = self._store.begin(self._describe())
         try:
             if way is SnapshotWay.FORK:
                 return await self._by_fork(writer)
             started = self._clock.seconds()
+            sessions = self._sessions.image()
             chunks = self._image.image() if way is SnapshotWay.INCREMENTAL else self._machine.snapshot()
-            return await self._in_slices(writer, iter(chunks), started)
+            writes = chain(
+                (partial(writer.write_sessions, chunk) for chunk in sessions),
+                (partial(writer.write, chunk) for chunk in chunks),
+            )
+            return await self._in_slices(writer, writes, started)
         except Exception:  # which being cancelled is, too
             await writer.abort()
             raise
 
     async def _by_fork(self, writer: ISnapshotWriter) -> Snapshot:
-        def with_signs_of_life(alive: Callable[[], None]) -> Iterator[bytes]:
-            for chunk in self._machine.snapshot() if self._image is None else self._image.image():
-                alive()
-                yield chunk
+        def write(alive: Callable[[], None]) -> None:
+            chunks = self._machine.snapshot() if self._image is None else self._image.image()
+            writer.write_here(self._sessions.chunks(), chunks, alive)
 
         assert self._forker is not None, "no way to fork"
         started = self._clock.seconds()
-        done = self._forker.run(lambda alive: writer.write_here(with_signs_of_life(alive)))
+        done = self._forker.run(write)
         self._note_stall(started)
         await done
         return await writer.adopt()
 
-    async def _in_slices(self, writer: ISnapshotWriter, chunks: Iterator[bytes], started: float) -> Snapshot:
+    async def _in_slices(self, writer: ISnapshotWriter, writes: Iterator[_Write], started: float) -> Snapshot:
         """Make chunks for as long as a slice lasts; go on when they are written, so that no more of them are held."""
-        while made := list(self._slice(chunks)):
+        while made := list(self._slice(writes)):
             self._note_stall(started)
-            for chunk in made[:-1]:
-                writer.write(chunk).addErrback(lambda _: None)  # then the last one fails, too
-            await writer.write(made[-1])
+            for write in made[:-1]:
+                write().addErrback(lambda _: None)  # then the last one fails, too
+            await made[-1]()
             started = self._clock.seconds()
         return await writer.commit()
 
-    def _slice(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _slice(self, writes: Iterator[_Write]) -> Iterator[_Write]:
         stop = self._clock.seconds() + self._settings.snapshot_slice_ms / 1000
-        for chunk in chunks:
-            yield chunk
+        for write in writes:
+            yield write
             if self._clock.seconds() >= stop:
                 return
 

@@ -48,9 +48,9 @@ class SnapshotStore:
         """See `ISnapshotStore`."""
         return self._directory.kept
 
-    def begin(self, meta: SnapshotMeta, sessions: Iterable[bytes] = ()) -> ISnapshotWriter:
+    def begin(self, meta: SnapshotMeta) -> ISnapshotWriter:
         """See `ISnapshotStore`."""
-        return SnapshotWriter(self._directory, self._writer, meta, sessions)
+        return SnapshotWriter(self._directory, self._writer, meta)
 
     def open(self, snapshot: Snapshot) -> Deferred[ISnapshotReader]:
         """See `ISnapshotStore`."""
@@ -80,24 +80,29 @@ class SnapshotStore:
 class SnapshotWriter:
     """See `ISnapshotWriter`."""
 
-    def __init__(
-        self, directory: SnapshotDirectory, writer: IWriter, meta: SnapshotMeta, sessions: Iterable[bytes]
-    ) -> None:
+    def __init__(self, directory: SnapshotDirectory, writer: IWriter, meta: SnapshotMeta) -> None:
         self._directory = directory
         self._writer = writer
         self._meta = meta
-        self._sessions = sessions
         self._file: SnapshotFileWriter | None = None
         self._failure: Exception | None = None
+
+    def write_sessions(self, chunk: bytes) -> Deferred[None]:
+        """See `ISnapshotWriter`."""
+        return self._writer.run(self._attempt, lambda: self._opened().write_sessions(chunk))
 
     def write(self, chunk: bytes) -> Deferred[None]:
         """See `ISnapshotWriter`."""
         return self._writer.run(self._attempt, lambda: self._opened().write(chunk))
 
-    def write_here(self, chunks: Iterable[bytes]) -> None:
+    def write_here(self, sessions: Iterable[bytes], chunks: Iterable[bytes], alive: Callable[[], None]) -> None:
         """See `ISnapshotWriter`."""
         with closing(self._opened()) as file:
+            for chunk in sessions:
+                alive()
+                file.write_sessions(chunk)
             for chunk in chunks:
+                alive()
                 file.write(chunk)
             file.finish()
 
@@ -118,8 +123,6 @@ class SnapshotWriter:
     def _opened(self) -> SnapshotFileWriter:
         if self._file is None:
             self._file = self._directory.create(self._meta)
-            for chunk in self._sessions:
-                self._file.write_sessions(chunk)
         return self._file
 
     def _attempt(self, job: Callable[[], Any]) -> Any:

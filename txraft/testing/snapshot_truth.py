@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -138,9 +138,9 @@ class TrueSnapshots:
 
     # -- ISnapshotStore
 
-    def begin(self, meta: SnapshotMeta, sessions: Iterable[bytes] = ()) -> ISnapshotWriter:
+    def begin(self, meta: SnapshotMeta) -> ISnapshotWriter:
         self._require(not self._names(".tmp"), "what failed before was not removed", self._names(".tmp"))
-        writer: ISnapshotWriter = self._store.begin(meta, sessions)
+        writer: ISnapshotWriter = self._store.begin(meta)
         return writer
 
     def open(self, snapshot: Snapshot) -> Deferred[ISnapshotReader]:
