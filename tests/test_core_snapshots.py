@@ -22,7 +22,7 @@ from core_text import (
 
 from txraft.core.errors import InvalidMessage
 from txraft.core.log import EntryKind, EntryRun, Log
-from txraft.core.messages import HardState, PreVoteResponse, RequestVote
+from txraft.core.messages import HardState, PreVoteResponse, RequestVote, RequestVoteResponse, TimeoutNow
 from txraft.core.raft import Raft
 from txraft.core.snapshot import SnapshotMeta
 
@@ -185,16 +185,44 @@ class TestWithoutRoom:
         assert sent(follower)[-1:] == ["3< RequestVoteResponse term=2 granted"]
         assert (follower.durable_state.term, follower.log.durable_index) == (2, 2)
 
-    def test_who_stands_for_election_writes_what_it_has(self):
+    def test_who_stands_for_election_and_loses_writes_nothing_however_often(self):
+        """
+        S10. It stands with all that it has in memory, and a lost candidacy must not make room for more: the leader that
+        is elected instead sends another window each time.
+        """
+        follower = make_server(term=1, log="1:a")
+        flush(follower)
+        follower.holds_entries = True
+        for term in range(2, 9):
+            last_index, last_term = follower.log.last_index, follower.log.last_term
+            follower.step("2", append_entries(term, f"{last_index}@{last_term}", f"{term}:b", leader_commit=last_index))
+            assert sent(follower) == [f"2< AppendEntriesResponse term={term} match_index=2"]
+            tick(follower, TIMEOUT)
+            asked = f"PreVote term={term + 1} round={term - 1} last_log_index={last_index + 1} last_log_term={term}"
+            assert sent(follower)[:2] == [f"2< {asked}", f"3< {asked}"]
+            for voter in "23":
+                follower.step(voter, PreVoteResponse(term, follower.pre_vote_round, granted=False))
+            flush(follower)
+            assert (follower.role.name, follower.log.durable_index) == ("follower", 2)
+
+    def test_a_candidate_writes_its_vote_and_an_elected_leader_all_that_it_has(self):
+        """D03: what is in memory only counts for nothing, also here, until it is written."""
         follower = make_server(term=1, log="1:a")
         flush(follower)
         follower.holds_entries = True
         follower.step("2", append_entries(1, "2@1", "1:b"))
+        follower.step("2", TimeoutNow(1))
+        assert sent(follower)[:2] == [
+            f"{voter}< RequestVote term=2 last_log_index=3 last_log_term=1 told_by_leader" for voter in "23"
+        ]
+        assert (follower.durable_state, follower.log.durable_index) == (HardState(2, "1"), 2)
+        follower.step("3", RequestVoteResponse(2, granted=True))
         flush(follower)
-        assert follower.log.durable_index == 2
-        tick(follower, TIMEOUT)
-        flush(follower)
-        assert (follower.role.name, follower.log.durable_index) == ("pre-candidate", 3)
+        assert (follower.role.name, show(follower.log), follower.log.durable_index) == (
+            "leader",
+            "1:{1,2,3} 1:a 1:b 2:-",
+            4,
+        )
 
 
 class TestInstall:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from core_text import make_log
 from twisted.logger import formatEvent, globalLogPublisher
@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from txraft.core.log import ENTRY_OVERHEAD_BYTES
+from txraft.core.raft import Raft
 from txraft.errors import Overloaded
 from txraft.interfaces import IStateMachine
 from txraft.node import RaftNode
@@ -46,7 +47,7 @@ class Counting:
         self.count = int(b"".join(chunks))
 
 
-def cluster_of(size: int) -> Cluster:
+def cluster_of(size: int, window_bytes: int = UNCOMMITTED_BYTES) -> Cluster:
     return Cluster(
         size=size,
         snapshot_log_bytes=LOG_BYTES,
@@ -54,7 +55,7 @@ def cluster_of(size: int) -> Cluster:
         snapshot_log_limit=LIMIT,
         max_uncommitted_bytes=UNCOMMITTED_BYTES,
         max_append_bytes=BATCH_BYTES,
-        max_inflight_bytes=UNCOMMITTED_BYTES,
+        max_inflight_bytes=window_bytes,
     )
 
 
@@ -234,6 +235,34 @@ class FollowerTests(SynchronousTestCase):
         for server in cluster.servers.values():
             machine: Any = server.machine
             self.assertGreaterEqual(len(machine.commands), 4 * len(acknowledged) + 4)
+        cluster.check_replay()
+
+    def test_who_is_needed_and_has_no_room_stops_the_cluster_and_its_own_log_until_it_has_a_snapshot(self) -> None:
+        """
+        S10. One is dead, the leader has room: it gives way for want of answers, and is elected again, as its log is
+        longer. That must not give the other one a reason to write, each time a little more.
+        """
+        cluster = cluster_of(3, window_bytes=BATCH_BYTES)
+        cluster.start()
+        leader = cluster.elect()
+        slow, dead = [server_id for server_id in cluster.ids if server_id != leader.settings.server_id]
+        slow_snapshots(cluster, slow, seconds=60.0)
+        node = cluster.node(slow)
+        cluster.crash(dead)
+        assert node.raft is not None
+        held_at = 0
+        for _ in range(1000):
+            for running in cluster.running():
+                running.propose_many(BATCH).addErrback(lambda _: None)
+            cluster.run(0.05)
+            if node.raft.holds_entries and not held_at:
+                held_at = node.raft.log.durable_index
+        self.assertGreater(node.raft.term, 5, "nobody gave way")
+        self.assertEqual(node.raft.log.durable_index, held_at)
+        self.assertLessEqual(log_bytes(node), 2 * LIMIT * LOG_BYTES + 2 * UNCOMMITTED_BYTES)
+        slow_snapshots(cluster, slow, seconds=0.0)
+        self.assertTrue(cluster.run_until(lambda: not cast(Raft, node.raft).holds_entries, 60))
+        self.assertTrue(is_accepted(cluster, cluster.elect()))
         cluster.check_replay()
 
 

@@ -46,7 +46,7 @@ class Raft:
     """
 
     holds_entries = False
-    """The owner has no room for more: as a follower this server writes no entries, and acknowledges none."""
+    """The owner has no room for more: unless this server leads, it writes no entries, and acknowledges none."""
 
     def __init__(
         self,
@@ -223,8 +223,7 @@ class Raft:
         """The write that the last `Ready.persist` asked for is durable."""
         write = self._outstanding
         assert write is not None
-        self._outstanding = None
-        self.write_age_ticks = None
+        self._outstanding = self.write_age_ticks = None
         if write.hard_state is not None:
             self.durable_state = write.hard_state
         self.log.made_durable(write.last_index, write.last_term)
@@ -389,7 +388,8 @@ class Raft:
         if self._outstanding is not None:
             return None
         hard_state = self.hard_state if self.hard_state != self.durable_state else None
-        is_held = self.holds_entries and isinstance(self.role, Follower)
+        # A candidate may lose, again and again, and each time would write what has come since the last time.
+        is_held = self.holds_entries and not isinstance(self.role, Leader)
         runs = [] if is_held else self.log.take_unwritten()
         if hard_state is None and not runs:
             return None

@@ -36,8 +36,9 @@ class LogLimit:
 
     `is_reached`: a leader takes no more commands. A follower cannot refuse entries; at twice the limit it keeps what
     comes in memory, unacknowledged, so that the leader's window for it closes, as with a disk that does not answer.
-    Only entries count that are committed, and on this disk: those can be in the next snapshot, whatever else may
-    happen. What is not committed has a bound of its own, and so has what a follower has not written: the window.
+    Each time it is elected it writes that. Only entries count that are committed, and on this disk: those can be in
+    the next snapshot, whatever else may happen. What is not committed has a bound of its own, and so has what a
+    follower has not written: the window, and a message of each leader that there is meanwhile.
     """
 
     _log = Logger()
