@@ -47,7 +47,7 @@ class Counting:
         self.count = int(b"".join(chunks))
 
 
-def cluster_of(size: int, window_bytes: int = UNCOMMITTED_BYTES) -> Cluster:
+def cluster_of(size: int, window_bytes: int = UNCOMMITTED_BYTES, **more: Any) -> Cluster:
     return Cluster(
         size=size,
         snapshot_log_bytes=LOG_BYTES,
@@ -56,6 +56,7 @@ def cluster_of(size: int, window_bytes: int = UNCOMMITTED_BYTES) -> Cluster:
         max_uncommitted_bytes=UNCOMMITTED_BYTES,
         max_append_bytes=BATCH_BYTES,
         max_inflight_bytes=window_bytes,
+        **more,
     )
 
 
@@ -208,6 +209,37 @@ class FollowerTests(SynchronousTestCase):
         self.assertLess(len(machine.commands), 4 * count)
         slow_snapshots(cluster, slow, seconds=0.0)
         self.assertTrue(cluster.run_until(lambda: len(machine.commands) == 4 * count, 200))
+        cluster.check_replay()
+
+    def test_the_leaders_snapshot_makes_room_too_also_if_all_that_it_holds_is_in_memory_here(self) -> None:
+        """S10, S09: as not needed it would be refused, and yet what it holds could never be written without it."""
+        cluster = cluster_of(3, window_bytes=4 * BATCH_BYTES, log_keep_entries=0)
+        cluster.start()
+        leader = cluster.elect()
+        node = cluster.node(next(server_id for server_id in cluster.ids if server_id != leader.settings.server_id))
+        node.snapshots._taker.is_due = lambda log_bytes: False  # type: ignore[method-assign]
+        raft = node.raft
+        assert raft is not None
+        while not raft.holds_entries or raft.commit_index < raft.log.durable_index + 8:
+            self.assertTrue(is_accepted(cluster, leader))
+        last_index = leader.status().last_index
+        taken: list[Any] = []
+        leader.take_snapshot().addCallback(taken.append)
+        self.assertTrue(cluster.run_until(lambda: bool(taken)))
+        [offer] = taken
+        self.assertTrue(raft.log.durable_index < offer.meta.last_index <= raft.commit_index)
+        name = f"/data/snapshots/{offer.meta.last_index:020d}-{offer.meta.last_term:020d}.snapshot"
+        data = cluster.servers[leader.settings.server_id].disk.read_file(name)
+        partials: list[Any] = []
+        node.snapshots.receiving.accept(leader.settings.server_id, offer).addCallback(partials.append)
+        self.assertTrue(cluster.run_until(lambda: bool(partials)))
+        self.assertEqual(partials[0].offset, 0)
+        partials[0].append(0, data)
+        partials[0].commit()
+        self.assertTrue(cluster.run_until(lambda: node.status().applied_index >= last_index, 5))
+        cluster.crash(node.settings.server_id, keep="none")
+        cluster.start(node.settings.server_id)
+        self.assertTrue(is_accepted(cluster, leader))
         cluster.check_replay()
 
     def test_if_most_have_no_room_nothing_is_acknowledged_until_they_have_and_nothing_is_lost(self) -> None:

@@ -67,7 +67,8 @@ class SnapshotReceiving:
             raise ProtocolError(f"a snapshot of cluster {offer.meta.cluster_id!r}, but this is {cluster_id!r}")
         if offer.meta.last_term > raft.durable_state.term:
             raise ProtocolError(f"a snapshot of term {offer.meta.last_term} in term {raft.durable_state.term}")
-        if offer.meta.last_index <= raft.commit_index:
+        # What is only in memory may stay there until there is a newer snapshot: see `LogLimit`.
+        if offer.meta.last_index <= min(raft.commit_index, raft.log.durable_index):
             return succeed(NotNeeded(offer, lambda: self._install(offer, None)))
         newest = next(iter(self._store.kept()), None)
         if newest is not None and newest.meta.last_index >= offer.meta.last_index and not self._is_restoring:
