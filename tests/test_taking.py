@@ -253,6 +253,18 @@ class TakerTests(SynchronousTestCase):
         self.assertEqual(self.taken()[0], 7)
         self.assertEqual(self.taker.status().failure, "")
 
+    def test_at_the_limit_the_next_is_due_after_as_long_as_the_last_one_took_and_never_later_than_else(self):
+        for seconds, wait in ((URGENT_RETRY_S / 2, URGENT_RETRY_S), (5.0, 5.0), (2 * RETRY_S, RETRY_S)):
+            self.forker.does = "hang"
+            done = self.taker.take()
+            self.clock.advance(seconds)
+            self.forker.hanging.errback(ChildFailed("StorageError: x: full", "StorageError"))
+            self.assertRaises(StorageError, self.wait, done)
+            self.clock.advance(wait - 0.4)
+            self.assertFalse(self.taker.is_due(self.taker.limit_bytes()), seconds)
+            self.clock.advance(0.5)
+            self.assertTrue(self.taker.is_due(self.taker.limit_bytes()), seconds)
+
     def test_a_disk_that_was_full_for_the_child_is_not_tried_again_at_once(self):
         self.forker.does = "hang"
         done = self.taker.take()

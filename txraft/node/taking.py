@@ -30,7 +30,10 @@ RETRY_S = 30.0
 """After a snapshot has failed, such as for want of room, the next one is not due before this."""
 
 URGENT_RETRY_S = 1.0
-"""Or this, or as long as that one took if it took longer, once the log is at its limit and commands are refused."""
+"""
+Or this, or as long as that one took if it took longer, but never later, once the log is at its limit and commands are
+refused.
+"""
 
 
 @attrs.frozen(kw_only=True)
@@ -259,7 +262,7 @@ class SnapshotTaker:
             self._log.error("no snapshot was taken: {why}", why=why)
         now = self._clock.seconds()
         self._retry_at = now + RETRY_S
-        self._urgent_retry_at = now + max(URGENT_RETRY_S, now - self._started)
+        self._urgent_retry_at = now + min(max(URGENT_RETRY_S, now - self._started), RETRY_S)
         self._last = attrs.evolve(self._last, failure=why)
         self._end(failure)
 
