@@ -160,6 +160,19 @@ def test_a_directory_without_a_server_is_refused_and_stays_as_it_is(server):
     assert server.disk.file_names() == before
 
 
+@pytest.mark.parametrize("is_there", [STATE, SNAPSHOTS])
+def test_a_log_whose_directory_is_missing_is_named_and_not_taken_for_no_server(server, is_there):
+    """A volume that is not mounted."""
+    places = {STATE: "/elsewhere/state", SNAPSHOTS: "/elsewhere/snapshots"} | {is_there: is_there}
+    paths = Paths(DATA_DIR, "/volume/log", places[STATE], places[SNAPSHOTS])
+    before = server.disk.file_names()
+    with pytest.raises(
+        StorageError, match=f"^/volume: no such directory, and the log .* in {DATA_DIR} should be there"
+    ):
+        StoppedServer(server.disk, paths)
+    assert server.disk.file_names() == before
+
+
 # -- changing
 
 

@@ -13,7 +13,7 @@ from txraft.core.messages import HardState
 from txraft.core.snapshot import SnapshotMeta
 from txraft.errors import DamagedSnapshot, StorageError
 from txraft.interfaces import Identity, Snapshot
-from txraft.storage.files import IFileSystem, Syncs
+from txraft.storage.files import IFileSystem, Syncs, directory_of
 from txraft.storage.recovery import RecoveredLog, Recovery, before, find_segments, segment_path
 from txraft.storage.snapshot_directory import snapshot_paths
 from txraft.storage.snapshot_file import verify
@@ -77,15 +77,27 @@ class StoppedServer:
         self._lock: Any = files.lock(os.path.join(paths.data_dir, "lock"))
 
     def _is_there(self) -> bool:
-        """Whether anything of a server is there; in other directories not even a lock is made."""
+        """
+        Whether anything of a server is there; in other directories not even a lock is made.
+
+        @raise StorageError: all but the log is: where that should be, nothing is mounted, perhaps.
+        """
         files, paths = self._files, self.paths
         try:
             files.list_directory(paths.data_dir)
-            is_log = bool(self._segment_paths())
         except FileNotFoundError:
             return False
         state_file = StateFile(files, self._syncs, paths.core_map_file)
-        return is_log or state_file.exists() or bool(snapshot_paths(files, paths.snapshot_dir))
+        is_there = state_file.exists() or bool(snapshot_paths(files, paths.snapshot_dir))
+        try:
+            return bool(self._segment_paths()) or is_there
+        except FileNotFoundError as error:
+            if not is_there:
+                return False
+            directory = directory_of(paths.log_file)
+            raise StorageError(
+                f"{directory}: no such directory, and the log of the server in {paths.data_dir} should be there"
+            ) from error
 
     def close(self) -> None:
         """Let go of the lock."""
