@@ -162,6 +162,16 @@ class SendingTests(SynchronousTestCase):
         self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 12)))
         cluster.check_replay()
 
+    def test_who_was_given_up_since_the_core_was_asked_is_sent_nothing(self) -> None:
+        """In a flush within a flush: the core forgets who needs no snapshot any more."""
+        cluster = Cluster()
+        leader, away = behind(cluster)
+        assert leader.raft is not None
+        leader.snapshots.carry_out(leader.raft, (away,))
+        self.assertEqual(leader.status().snapshots.transfers, ())
+        cluster.network.heal()
+        self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 10)))
+
     def test_one_that_cannot_be_read_when_it_has_come_becomes_the_state_all_the_same(self) -> None:
         """S11: from the disk at the next attempt, or it is fetched once more if the disk has damaged it."""
         for is_damaged in (False, True):

@@ -55,6 +55,9 @@ class SnapshotSending:
         """Send the newest snapshot to those that are in `wanted`, and to nobody else."""
         if not wanted and not self._outgoing:
             return
+        if leader is not None:
+            # A write that was done at once had a flush within this one, in which somebody may have been given up.
+            wanted = tuple(server_id for server_id in leader.sending.wanted() if server_id in wanted)
         for server_id, outgoing in list(self._outgoing.items()):
             if outgoing.leader is not leader:
                 self._end(outgoing)
