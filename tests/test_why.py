@@ -252,6 +252,26 @@ def test_passive_removed_learning_and_stopped_servers_say_what_they_are():
     assert why(cluster.node("s4")) == "This server is not running."
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("is_restored", False, "cannot lead before its state is restored"),
+        ("incarnation", 0, "has not read yet in its log that {} has this data directory"),
+    ],
+)
+def test_a_voter_that_may_not_stand_says_why_and_whom_it_asks(name, value, reason):
+    cluster, leader, others = started()
+    silent, waiting = others
+    raft = cluster.node(waiting).raft
+    setattr(raft, name, value)
+    for server_id in (leader.settings.server_id, silent):
+        cluster.crash(server_id)
+    assert cluster.run_until(lambda: raft.leader_id is None)
+    asked = ", ".join(server_id for server_id in cluster.ids if server_id != waiting)
+    sentence = f"and this server {reason.format(waiting)}: it waits to hear from one, and asks {asked}."
+    assert sentence in why(cluster.node(waiting))
+
+
 def test_a_machine_that_is_slow_is_named():
     cluster, leader, _ = started()
     leader.raft.applied_index -= 1

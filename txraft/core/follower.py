@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Follower(Role):
-    """Also a passive server and a learner: they take entries and never campaign. A learner asks who leads."""
+    """
+    Also a passive server, a learner, and a voter that may not campaign (see `Raft.may_campaign`): they take entries, and
+    never stand. Those that are members ask who leads.
+    """
 
     name: ClassVar[str] = "follower"
 

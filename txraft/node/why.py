@@ -96,9 +96,10 @@ def _disowned(raft: Raft) -> str:
 
 def _without_leader(raft: Raft, transport: ITransport) -> str:
     where = f"No leader is known in term {raft.term}"
-    if not raft.membership.is_voter(raft.server_id):
-        return f"{where}, and this server has no vote: it waits to hear from one, and asks {_asked(raft, transport)}."
     is_standing = isinstance(raft.role, PreCandidate | Candidate)
+    if not is_standing and not raft.may_campaign:
+        asked = _asked(raft, transport)
+        return f"{where}, and this server {_why_it_may_not_stand(raft)}: it waits to hear from one, and asks {asked}."
     votes, refusals = _answers(raft)
     if not is_standing and not votes:
         return f"{where}: this server stands for election if it hears from none."
@@ -117,6 +118,14 @@ def _without_leader(raft: Raft, transport: ITransport) -> str:
         f"{where}: this server {does}, with votes refused by {', '.join(refused) or 'nobody'}, and no answer from "
         f"{', '.join(silent) or 'nobody'}.{_way_back(raft, transport, waited_for)}"
     )
+
+
+def _why_it_may_not_stand(raft: Raft) -> str:
+    if not raft.membership.is_voter(raft.server_id):
+        return "has no vote"
+    if not raft.is_restored:
+        return "cannot lead before its state is restored"
+    return f"has not read yet in its log that {raft.server_id} has this data directory"
 
 
 def _way_back(raft: Raft, transport: ITransport, waited_for: list[str]) -> str:
