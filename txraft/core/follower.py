@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 class Follower(Role):
     """
-    Also a passive server, a learner, and a voter that may not campaign (see `Raft.may_campaign`): they take entries, and
-    never stand. Those that are members ask who leads.
+    Also a passive server, a learner, and a voter for which `Raft.may_campaign` is False: they take entries, and never
+    campaign. Those that are members ask who leads.
     """
 
     name: ClassVar[str] = "follower"
