@@ -87,6 +87,19 @@ def log_bytes(node: RaftNode) -> int:
     return node.raft.log.bytes_between(node.raft.log.first_index, node.raft.log.last_index + 1)
 
 
+def said_of_growth(case: SynchronousTestCase) -> list[str]:
+    """What is logged from now on of how large logs are."""
+    said: list[str] = []
+
+    def observe(event: Any) -> None:
+        if "txraft.node.growth" in event["log_namespace"]:
+            said.append(str(formatEvent(event)))
+
+    globalLogPublisher.addObserver(observe)
+    case.addCleanup(globalLogPublisher.removeObserver, observe)
+    return said
+
+
 def slow_snapshots(cluster: Cluster, *server_ids: str, seconds: float = 1000.0) -> None:
     for server_id in server_ids:
         cluster.servers[server_id].snapshot_seconds = lambda: seconds
@@ -140,19 +153,17 @@ class LeaderTests(SynchronousTestCase):
         self.assertTrue(is_accepted(cluster, leader))
 
     def test_the_log_says_when_it_begins_and_when_it_ends(self) -> None:
-        events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        said = said_of_growth(self)
         cluster = cluster_of(1)
         cluster.start()
         leader = cluster.elect()
         slow_snapshots(cluster, "s1", seconds=1.0)
         write_until_refused(cluster, leader)
         cluster.run(60)
-        said = [formatEvent(event) for event in events if "txraft.node.growth" in event["log_namespace"]]
         self.assertEqual(len(said), 2, said)
-        self.assertIn("snapshot_log_limit is at 3000", said[0])
-        self.assertIn("there is room in the log again", said[1])
+        self.assertIn("by snapshot_log_limit a limit is at 3000: ", said[0])
+        self.assertIn("this server refuses commands when it leads", said[0])
+        self.assertIn("there is room in the log again, it takes commands", said[1])
 
 
 class FollowerTests(SynchronousTestCase):
@@ -196,7 +207,8 @@ class FollowerTests(SynchronousTestCase):
         last_index = leader.status().last_index
         self.assertTrue(cluster.run_until(lambda: cluster.node(slow).status().applied_index >= last_index, 60))
 
-    def test_it_takes_the_rest_when_it_has_a_snapshot(self) -> None:
+    def test_it_takes_the_rest_when_it_has_a_snapshot_and_says_both(self) -> None:
+        said = said_of_growth(self)
         cluster = cluster_of(3)
         cluster.start()
         leader = cluster.elect()
@@ -209,6 +221,11 @@ class FollowerTests(SynchronousTestCase):
         self.assertLess(len(machine.commands), 4 * count)
         slow_snapshots(cluster, slow, seconds=0.0)
         self.assertTrue(cluster.run_until(lambda: len(machine.commands) == 4 * count, 200))
+        # Those of this server, the only one that has a limit behind it.
+        begins = ["refuses commands when it leads", "writes entries only when it leads"]
+        ends = ["again, it takes commands: ", "again, it writes entries: "]
+        self.assertEqual([sum(words in line for line in said) for words in begins + ends], [1, 1, 1, 1], said)
+        self.assertIn("a limit is at 6000: ", said[1])
         cluster.check_replay()
 
     def test_the_leaders_snapshot_makes_room_too_also_if_all_that_it_holds_is_in_memory_here(self) -> None:

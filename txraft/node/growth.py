@@ -56,18 +56,26 @@ class LogLimit:
         self.bytes = self._lasting.measure(raft.log, newest_index, lasting_index)
         if self.is_reached != (self.bytes >= limit_bytes):
             self.is_reached = not self.is_reached
-            self._say()
-        is_held = self.bytes >= limit_bytes * _FOLLOWERS_SHARE
-        raft.has_news |= raft.holds_entries and not is_held
-        raft.holds_entries = is_held
+            self._say(self.is_reached, limit_bytes, "refuses commands when it leads", "it takes commands")
+        followers_bytes = limit_bytes * _FOLLOWERS_SHARE
+        is_held = self.bytes >= followers_bytes
+        if raft.holds_entries != is_held:
+            raft.holds_entries = is_held
+            raft.has_news |= not is_held
+            self._say(is_held, followers_bytes, "writes entries only when it leads", "it writes entries")
 
-    def _say(self) -> None:
-        if self.is_reached:
+    def _say(self, is_over: bool, limit_bytes: int, does: str, does_again: str) -> None:
+        if is_over:
             self._log.warn(
-                "{bytes} bytes of log are behind the newest snapshot; snapshot_log_limit is at {limit}: until there is "
-                "a newer one, a leader refuses commands",
+                "{bytes} bytes of log are behind the newest snapshot, and by snapshot_log_limit a limit is at {limit}: "
+                "until there is a newer one, this server {does}",
                 bytes=self.bytes,
-                limit=self.limit_bytes,
+                limit=limit_bytes,
+                does=does,
             )
         else:
-            self._log.info("there is room in the log again: {bytes} bytes", bytes=self.bytes)
+            self._log.info(
+                "there is room in the log again, {does}: {bytes} bytes of it are behind the newest snapshot",
+                bytes=self.bytes,
+                does=does_again,
+            )
