@@ -38,10 +38,10 @@ class SnapshotsStatus:
     `index` is that of the newest snapshot, 0 if there is none; `size` its bytes; `time_ms` when the entry there was
     appended, ms since 1970; `age_s` how long ago that was, by this server's clock, None if there is none. `log_bytes`
     is the log behind it, as far as it is committed and on this disk; `log_limit_bytes` what makes a leader refuse
-    commands. `taking` is how this server takes its own; `sent` and `received` how many went between servers; `failure` is why the last one
-    that was offered to this server could not be received, or empty; `problem` is what is wrong with a newer one that
-    was on disk at the start. `restore_stall_s`: for how long the server did nothing else when a snapshot last became
-    its state, None if none has since the start.
+    commands. `taking` is how this server takes its own; `sent` and `received` how many went between servers; `failure`
+    is why the last one that was offered to this server could not be received, or empty; `problem` is what is wrong with
+    a newer one that was on disk at the start. `restore_stall_s`: for how long the server did nothing else when a
+    snapshot last became its state, None if none has since the start.
     """
 
     index: int
