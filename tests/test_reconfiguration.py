@@ -167,6 +167,33 @@ def test_a_server_that_is_not_there_is_given_up_and_nothing_waited_for_it():
     assert members(cluster) == {(("s1", "s2", "s3"), ())}
 
 
+@pytest.mark.parametrize("is_up", [True, False])
+def test_a_change_is_answered_also_if_the_next_one_begins_in_the_turn_in_which_it_is_decided(is_up):
+    """M13: the first flush after that is too late, as nothing is to be seen of it then."""
+    cluster = Cluster(seed=6, size=3, passive=2)
+    cluster.start("s1", "s2", "s3", "s5", *(["s4"] if is_up else []))
+    leader = cluster.elect()
+    raft = leader.raft
+    asked = outcome(leader.change_membership(Change(voters=("s4",))))
+    cluster.run(0.001)
+    began, commit_to, others = raft.memberships.current_index, raft.commit_to, []
+
+    def commit_to_and_ask(index):
+        commit_to(index)
+        is_over = not raft.membership.is_changing and index >= raft.memberships.current_index > began
+        if is_over and not others:
+            others.append(outcome(leader.change_membership(Change(learners=("s5",)))))
+
+    raft.commit_to = commit_to_and_ask
+    assert cluster.run_until(lambda: bool(others and others[0] and asked), 20)
+    [first], [second] = asked, others[0]
+    assert second.learners == ("s5",)
+    if is_up:
+        assert first.voters == ("s1", "s2", "s3", "s4")
+    else:
+        assert "s4 could not catch up" in str(first)
+
+
 def test_a_new_server_that_is_given_up_is_named_with_why_there_is_no_link():
     """M13."""
     cluster = Cluster(seed=6, size=1, passive=1)

@@ -59,6 +59,8 @@ class Reconfiguring:
                 return refusal(error)
             return raft.membership
 
+        # What became of the last one is no longer to be seen when the next one has begun.
+        self.note(raft)
         if can_begin(raft) is None:
             return self._wait(can_begin, lambda _, stopped: stopped).addCallback(
                 lambda _: self._change(raft, leader, change)
