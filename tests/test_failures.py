@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import errno
+import socket
 
 import pytest
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionRefusedError, DNSLookupError, NoRouteError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionRefusedError,
+    DNSLookupError,
+    NoRouteError,
+    UnknownHostError,
+)
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
 
@@ -19,6 +27,9 @@ from txraft.net.failures import why_not_connected
         (NoRouteError(errno.EHOSTUNREACH, "No route to host"), "No route to host"),
         (ConnectError(string=Failure(ConnectionDone())), "Connection was closed cleanly"),
         (ConnectTimeout(errno.ETIMEDOUT, "Connection timed out"), "Connection timed out"),
+        (UnknownHostError(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (UnknownHostError(), "Hostname couldn't be looked up"),
+        (ConnectError(-7, "of its own"), "An error occurred while connecting: -7: of its own"),
         (ConnectTimeout(), "no answer in time"),
         (ConnectTimeout(string="no answer within 5 s"), "no answer within 5 s"),
         (ConnectionRefusedError(), "Connection was refused by other side"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, UnknownHostError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
 
@@ -12,7 +13,10 @@ from twisted.python.failure import Failure
 def why_not_connected(error: BaseException | None) -> str:
     """What the system says, such as `Connection refused`, without what Twisted wraps around it, and without a stop."""
     if isinstance(error, ConnectError):
-        if isinstance(error.osError, int):
+        # A resolver's errors have numbers of their own, and words.
+        if isinstance(error, UnknownHostError):
+            return str(error.args[0] or error).rstrip(".")
+        if error.osError in errno.errorcode:
             return os.strerror(error.osError)
         # A connection that ended while it was being made: the reason is a Failure, which shows itself with a traceback.
         [reason] = error.args
