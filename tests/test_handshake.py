@@ -28,7 +28,12 @@ WRONG_IN_EVERYTHING = Hello(9, "red", "s9", "s7", 99)
         ({"cluster_id": ""}, None),
         ({"protocol_version": 2}, "'s2' speaks protocol version 2, 's1' speaks 1"),
         ({"protocol_version": 0}, "'s2' speaks protocol version 0, 's1' speaks 1"),
-        ({"cluster_id": "red"}, f"'s2' belongs to cluster 'red', 's1' to cluster '{EPOCH}'"),
+        (
+            {"cluster_id": "red"},
+            f"'s2' belongs to cluster 'red', 's1' to cluster '{EPOCH}': if one of them is to join the other, and "
+            "nobody needs what it holds, give it an empty data directory, take `servers` out of its raft.conf, and add "
+            "it",
+        ),
         ({"receiver_id": "s3"}, "'s2' calls 's3', but this is 's1'"),
         ({"receiver_id": ""}, "'s2' calls '', but this is 's1'"),
         ({"server_id": "s1"}, "another server calls itself 's1'"),

@@ -26,7 +26,8 @@ MAX_SERVER_ID = 300
 
 _MAX_QUOTED = 80
 
-_REMEDY = "to make it a member, give it an empty data directory, take `servers` out of its raft.conf, and add it"
+_EMPTY_IT = "give it an empty data directory, take `servers` out of its raft.conf"
+_REMEDY = f"to make it a member, {_EMPTY_IT}, and add it"
 
 MAX_SENTENCE = 500
 """So much is quoted of a refusal."""
@@ -96,7 +97,9 @@ def _other_cluster(hello: Hello, us: Identity) -> str:
     ours, theirs = us.cluster_id, hello.cluster_id
     clusters = f"{speaker} belongs to cluster {quoted(theirs)}, {we} to cluster {quoted(ours)}"
     if name_of(ours) != name_of(theirs):
-        return clusters
+        return (
+            f"{clusters}: if one of them is to join the other, and nobody needs what it holds, {_EMPTY_IT}, and add it"
+        )
     if recoveries(theirs) < recoveries(ours):
         return f"{clusters}, which was recovered without it: {_REMEDY}"
     # Nobody here can tell which of them has what was acknowledged: perhaps we are the one that was founded anew.
