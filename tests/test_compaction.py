@@ -220,6 +220,20 @@ def test_a_log_that_no_snapshot_reaches_is_refused_and_says_why(server):
     assert {path: server.disk.read_file(path) for path in server.disk.file_names()} == before
 
 
+def test_where_the_snapshots_are_gone_the_log_is_not_all_that_is_blamed(server):
+    """Somebody has removed them, or they are on a volume that is not mounted."""
+    server.fill(1, 12)
+    for index in (5, 9):
+        server.take(index)
+    server.compact(12)
+    server.close()
+    for path in server.disk.file_names():
+        if path.startswith(SNAPSHOTS):
+            server.disk.unlink(path)
+    with pytest.raises(StorageError, match=r"no snapshot in snapshot_dir holds them.*restore .* the snapshots"):
+        server.open()
+
+
 def test_a_snapshot_of_another_cluster_is_refused(server):
     """D13."""
     server.fill(1, 3)

@@ -34,8 +34,9 @@ _log = Logger()
 _CHUNK_BYTES = 1 << 20
 
 REMEDY = (
-    "Nothing was changed. This copy of the log cannot be trusted: restore all files of the log as they were when the "
-    "server stopped, or move the data directory away and add the server to the cluster again; the others hold the data"
+    "Nothing was changed. This copy of the log cannot be trusted: restore all files of the log, and the snapshots, as "
+    "they were when the server stopped, or move the data directory away and add the server to the cluster again; the "
+    "others hold the data"
 )
 
 
@@ -189,7 +190,10 @@ class Recovery:
         segment.last_index = segment.header.first_index - 1
         self._segments.append(segment)
         if is_last and self._base_index >= self._first_index:
-            problem = f"the log begins at entry {self._base_index + 1}; those from {self._first_index} on are missing"
+            problem = (
+                f"the log begins at entry {self._base_index + 1}; those from {self._first_index} on are missing, and "
+                "no snapshot in snapshot_dir holds them"
+            )
             raise DamagedLog(self._segments[0].path, 0, problem, REMEDY)
         for payload in self._payloads(segment, data):
             self._replay(segment, payload)
