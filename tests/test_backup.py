@@ -283,6 +283,7 @@ class SimulatedBackupTests(SimulatedTestCase):
         status, _, err = self.save(slow)
         self.assertEqual(status, 0, err)
         self.assertEqual(self.content(), [b"one", b"two", b"three", b"four"])
+        self.assertIn(f"{slow}:29998 makes the backup", err)
         self.assertEqual(self.leader.status().snapshots.index, 0)
 
 

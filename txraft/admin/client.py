@@ -139,7 +139,10 @@ class AdminClient:
             await self._at_leader("/v1/backup", {}, saving)
             return
         index = (await self._at_leader("/v1/read_index", {}))["index"]
-        self.asked = await self._admin_port_of(server)
+        leader, self.asked = self.asked, await self._admin_port_of(server)
+        if self.asked != leader:
+            # What was noted last may be that the leader is asked; and a failure may be that server's, not ours.
+            self._note(f"{self.asked} makes the backup, with everything up to entry {index:,}.")
         await self._held_open(self.asked, "/v1/backup", {"at_least": index}, saving)
 
     async def _snapshot(self, server: str | None) -> Answer:
