@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from memory_links import Caller, Network, Server, hello_frame, pair, vote
+from memory_links import Caller, Network, Server, hello_frame, log_lines, pair, vote
 from snapshot_cases import DIRECTORY, encoded, meta
 from snapshot_cases import Server as Disk
 from twisted.internet.defer import Deferred, succeed
@@ -98,6 +98,20 @@ def test_a_snapshot_arrives_whole_and_is_verified_there() -> None:
     assert setting.receiver.offers == ["s1"]
     assert setting.receiver.disk.chunks(setting.snapshot) == CHUNKS
     assert setting.receiver.disk.store.kept() == (setting.snapshot,)
+
+
+def test_the_end_of_a_connection_is_news_unless_the_snapshot_has_come() -> None:
+    setting = Setting()
+    with log_lines() as lines:
+        setting.send().cancel()
+        setting.network.advance(2)
+    assert [line for line in lines if line.startswith("link snapshot from s1")] != []
+    with log_lines() as lines:
+        setting.send()
+        setting.finish()
+        setting.network.advance(2)
+    assert setting.outcome == [None]
+    assert [line for line in lines if "link snapshot from" in line] == []
 
 
 def test_messages_go_on_meanwhile_on_their_own_connection() -> None:

@@ -163,7 +163,8 @@ class Acceptor(Factory):
             del self._snapshot_links[link.hello.server_id]
         if link.was_stable:
             self._journal.forget(link.name)
-        self._journal.say(link.name, reason, link.where)
+        if not link.is_complete:
+            self._journal.say(link.name, reason, link.where)
 
     def _make_room_for_stranger(self) -> None:
         """Whoever names our cluster is taken in, or any cluster if we are passive, so those must be bounded too."""
@@ -200,6 +201,11 @@ class AcceptedLink(Link):
             self._reception = Reception(
                 hello.server_id, self._acceptor.accept_snapshot, self.transport.write, self.close
             )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was for a snapshot that has come: its end is no news."""
+        return self._reception is not None and self._reception.is_complete
 
     def frames_received(self, frames: list[bytes]) -> None:
         assert self.hello is not None

@@ -47,6 +47,8 @@ class Reception:
         self._offer: Snapshot | None = None
         self._partial: Any = None
         self._is_over = False
+        self.is_complete = False
+        """Whether all of it came, and is installed: that the connection ends then is as it should be."""
 
     def frames_received(self, frames: list[bytes]) -> None:
         """:raises ProtocolError: no correct server sends that."""
@@ -77,7 +79,11 @@ class Reception:
         if offset < self._offer.size:
             return None
         committed: Deferred[Any] = self._partial.commit()
-        return committed.addCallback(lambda _: self._say(SnapshotEnd("")))
+        return committed.addCallback(self._committed)
+
+    def _committed(self, _: object) -> None:
+        self.is_complete = True
+        self._say(SnapshotEnd(""))
 
     def _refuse(self, failure: Failure) -> None:
         if self._is_over:
