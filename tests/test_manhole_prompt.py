@@ -335,7 +335,7 @@ class TestPythonMode:
         assert python.type(b"[len(v) for v in [members(), why()]]\r\n").count(",") >= 1
         assert "There is no such verb" in python.type(b"help('x')\r\n")
         # The greeting says to type that.
-        assert "\nhelp(verb): what can be typed here; of a verb: more about it.\n" in python.type(b"help\r\n")
+        assert '\nhelp("verb"): what can be typed here; of a verb: more about it.\n' in python.type(b"help\r\n")
 
     def test_a_deferred_shows_when_it_fires_and_a_failure_is_a_sentence(self, python):
         assert "<Deferred #0>" in python.type(b"add_server('s2')\r\n")

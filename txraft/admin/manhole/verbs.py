@@ -61,7 +61,7 @@ class Verbs:
 
     def _looking(self) -> tuple[Verb, ...]:
         return (
-            Verb("help", "help(verb)", "what can be typed here; of a verb: more about it", "", self._help),
+            Verb("help", 'help("verb")', "what can be typed here; of a verb: more about it", "", self._help),
             Verb("status", "status()", "what this server is doing", "", self._status),
             Verb("members", "members()", "the servers of the cluster, as this one knows them", "", self._members),
             Verb("why", "why()", "what this server is waiting for", "", self._why),
