@@ -281,7 +281,7 @@ def test_what_is_no_id_is_refused(session_id):
 
 @pytest.mark.parametrize(("sequence", "lowest"), [(0, 0), (1, 0), (1, 2), (MAX_SEQUENCE + 1, 1), (-1, -1)])
 def test_what_is_no_sequence_is_refused(sequence, lowest):
-    with pytest.raises(ValueError, match="sequence"):
+    with pytest.raises(ValueError, match="1 <= lowest <= sequence"):
         SessionCommand.of("1-00000000", sequence, lowest, b"x")
 
 

@@ -102,7 +102,8 @@ class SessionCommand:
                 raise TypeError(f"a sequence is an int, not {type(number).__name__}")
         if not 1 <= lowest <= sequence <= MAX_SEQUENCE:
             raise ValueError(
-                f"sequence {sequence} of session {session_id}, {lowest} the lowest: not within 1 and 2**64"
+                f"sequence {sequence} of session {session_id}, {lowest} the lowest: expected "
+                "1 <= lowest <= sequence < 2**64"
             )
         return cls(key_of(session_id), sequence, lowest, command)
 
