@@ -134,6 +134,13 @@ class RuleTests(SynchronousTestCase):
             self.assertEqual(len(found), 1, found)
             self.assertTrue(found[0].startswith(f"raft.conf:1: {problem}"), found)
 
+    def test_the_state_file_is_no_file_of_the_log(self) -> None:
+        """It would take a segment's place, with what was acknowledged."""
+        for name in ("raft.log.0000000000000001", "raft.log.next.tmp"):
+            (problem,) = problems_of(f"core_map_file={name}")
+            self.assertRegex(problem, f"raft.conf:1: core_map_file = .*/{name} against log_file = .*/raft.log: ")
+        self.assertTrue(parse("core_map_file=raft.log.state").core_map_file.endswith("/raft.log.state"))
+
     def test_fsync_can_be_turned_off_by_one_who_accepts_data_loss(self) -> None:
         self.assertFalse(parse("fsync=no\naccept_data_loss=yes").fsync)
         self.assertTrue(parse("").fsync)

@@ -6,6 +6,7 @@ import functools
 import ipaddress
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -40,6 +41,11 @@ def _are_apart(one: tuple[str, str], other: tuple[str, str], config: Config) -> 
     )
 
 
+def _is_of_log(path: str, log_file: str) -> bool:
+    """Whether a file of the log may have this name: see `txraft.storage`."""
+    return re.fullmatch(re.escape(log_file) + r"\.(\d{16}|next\.tmp)", path) is not None
+
+
 # Each rule between keys: the keys, the first of which is blamed, what must hold, and what to say if it does not.
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
     (
@@ -61,6 +67,11 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
         ("http_bind_ip", "admin_token_file"),
         lambda config: is_loopback(config.http_bind_ip) or config.admin_token_file is not None,
         "others than this machine can connect, so there must be a token",
+    ),
+    (
+        ("core_map_file", "log_file"),
+        lambda config: not _is_of_log(config.core_map_file, config.log_file),
+        "files of the log are called so, and it would take the place of one",
     ),
     (
         ("max_append_bytes", "max_message_bytes"),
