@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txraft.errors import OutcomeUnknown, SnapshotRefused
 from txraft.images import SnapshotWay
 from txraft.node import RaftNode
+from txraft.node.sending import SAID_AGAIN_S
 from txraft.testing.cluster import Cluster
 
 
@@ -273,6 +274,10 @@ class SendingTests(SynchronousTestCase):
             [text for text in logged if "no snapshot can be received" in text],
             [f"no snapshot can be received: {problem}"],
         )
+        attempts = [text for text in logged if f"is sent to {away}" in text or f"did not reach {away}" in text]
+        self.assertEqual(len(attempts), 2, "it is tried again and again, and that is no news")
+        cluster.run(SAID_AGAIN_S)
+        self.assertEqual(len([text for text in logged if f"did not reach {away}" in text]), 2)
         write(cluster, leader, 1)
         disk.free = 1 << 20
         self.assertTrue(cluster.run_until(lambda: everybody_has(cluster, 11), 60))

@@ -16,6 +16,9 @@ from txraft.node.transfers import TransferStatus
 
 _log = Logger()
 
+SAID_AGAIN_S = 60.0
+"""So long nothing more is said of the attempts at one server once one has failed, unless one succeeds."""
+
 
 @attrs.define(eq=False)
 class _Outgoing:
@@ -50,6 +53,8 @@ class SnapshotSending:
         self._transport = transport
         self._clock = clock
         self._outgoing: dict[str, _Outgoing] = {}
+        self._failing: dict[str, float] = {}
+        """When it was last said of a server that a snapshot did not reach it; in clock seconds."""
 
     def carry_out(self, leader: Leader | None, wanted: tuple[str, ...]) -> None:
         """Send the newest snapshot to those that are in `wanted`, and to nobody else."""
@@ -94,12 +99,13 @@ class SnapshotSending:
         if outgoing.is_over:
             reader.close()
             return
-        _log.info(
-            "the snapshot at entry {index}, {size} bytes, is sent to {server_id}",
-            index=outgoing.snapshot.meta.last_index,
-            size=outgoing.snapshot.size,
-            server_id=outgoing.server_id,
-        )
+        if outgoing.server_id not in self._failing:
+            _log.info(
+                "the snapshot at entry {index}, {size} bytes, is sent to {server_id}",
+                index=outgoing.snapshot.meta.last_index,
+                size=outgoing.snapshot.size,
+                server_id=outgoing.server_id,
+            )
         outgoing.reader = reader
         outgoing.transfer = transfer = self._transport.send_snapshot(outgoing.server_id, outgoing.snapshot, reader)
         transfer.done.addCallbacks(lambda _: self._sent(outgoing), lambda failure: self._failed(outgoing, failure))
@@ -111,6 +117,7 @@ class SnapshotSending:
             outgoing.leader.sending.sent(outgoing.server_id)
 
     def _arrived(self, outgoing: _Outgoing) -> None:
+        self._failing.pop(outgoing.server_id, None)
         self.sent_count += 1
         _log.info(
             "{server_id} has the snapshot at entry {index}, after {seconds:.1f} s",
@@ -121,15 +128,24 @@ class SnapshotSending:
 
     def _failed(self, outgoing: _Outgoing, failure: Failure) -> None:
         if not outgoing.is_over:
-            _log.warn(
-                "the snapshot at entry {index} did not reach {server_id}: {why}",
-                index=outgoing.snapshot.meta.last_index,
-                server_id=outgoing.server_id,
-                why=failure.getErrorMessage(),
-            )
+            self._say_failed(outgoing, failure.getErrorMessage())
             self._end(outgoing)
             outgoing.leader.sending.failed(outgoing.server_id)
             self._check(outgoing)
+
+    def _say_failed(self, outgoing: _Outgoing, why: str) -> None:
+        """Not each time: it is tried several times a second, and a disk without room stays so for long."""
+        now = self._clock.seconds()
+        self._failing = {server_id: said for server_id, said in self._failing.items() if now - said < SAID_AGAIN_S}
+        if outgoing.server_id in self._failing:
+            return
+        self._failing[outgoing.server_id] = now
+        _log.warn(
+            "the snapshot at entry {index} did not reach {server_id}: {why}",
+            index=outgoing.snapshot.meta.last_index,
+            server_id=outgoing.server_id,
+            why=why,
+        )
 
     def _check(self, outgoing: _Outgoing) -> None:
         """Perhaps the disk has damaged it since it was verified: then nobody could ever take it. Once is enough."""
