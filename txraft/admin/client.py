@@ -138,10 +138,11 @@ class AdminClient:
         if server is None:
             await self._at_leader("/v1/backup", {}, saving)
             return
+        first = self.asked
         index = (await self._at_leader("/v1/read_index", {}))["index"]
         leader, self.asked = self.asked, await self._admin_port_of(server)
-        if self.asked != leader:
-            # What was noted last may be that the leader is asked; and a failure may be that server's, not ours.
+        if leader not in (first, self.asked):
+            # What was noted last is that the leader is asked.
             self._note(f"{self.asked} makes the backup, with everything up to entry {index:,}.")
         await self._held_open(self.asked, "/v1/backup", {"at_least": index}, saving)
 
