@@ -93,6 +93,17 @@ class TestLeader:
         answer(leader, "3", 7)
         assert leader.snapshots.compact(7) and leader.leader().sending.held_index is None
 
+    def test_one_that_was_away_for_long_has_as_much_time_as_any(self):
+        """S10: how long it lacked something before is no delay of the snapshot."""
+        leader = leader_without_a_log()
+        leader.leader().sending._transfers.clear()
+        leader.leader().progress["3"].end_snapshot()
+        leader.leader().progress["3"].stalled_ticks = PATIENCE * TIMEOUT
+        leader.leader().sending.need("3")
+        leader.leader().sending.begun("3", 5)
+        tick(leader)
+        assert leader.ready().snapshots == ("3",)
+
     def test_a_follower_that_dies_meanwhile_holds_nothing_up(self):
         """S10."""
         leader = leader_without_a_log()

@@ -29,10 +29,11 @@ class _Transfer:
     might need the next snapshot at once, and so on for ever.
     """
 
-    __slots__ = ("goal_index", "index", "progress", "rest_ticks", "sent_ticks")
+    __slots__ = ("age_ticks", "goal_index", "index", "progress", "rest_ticks", "sent_ticks")
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
+        self.age_ticks = 0
         self.index: int | None = None
         self.sent_ticks: int | None = None
         """Ticks since all of it was sent; None before that."""
@@ -91,11 +92,14 @@ class SnapshotSending:
         for server_id, transfer in list(self._transfers.items()):
             progress = transfer.progress
             transfer.rest_ticks = max(0, transfer.rest_ticks - 1)
+            transfer.age_ticks += 1
+            # A server that was away for long has been stalled for longer than this has lasted.
+            stalled_ticks = min(progress.stalled_ticks, transfer.age_ticks)
             if transfer.sent_ticks is not None:
                 transfer.sent_ticks += 1
             if self._progress.get(server_id) is not progress:
                 del self._transfers[server_id]  # it has left; if it came again, it comes with an empty disk
-            elif max(progress.silent_ticks, progress.stalled_ticks, transfer.sent_ticks or 0) >= patience_ticks:
+            elif max(progress.silent_ticks, stalled_ticks, transfer.sent_ticks or 0) >= patience_ticks:
                 progress.lost_snapshots += ATTEMPTS
                 self._give_up(server_id)
 
