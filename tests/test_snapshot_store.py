@@ -215,6 +215,23 @@ def test_two_transfers_are_never_mixed(server):
     assert server.receive(other_data, other_offer) == other_offer
 
 
+@pytest.mark.parametrize("also_fails", [False, True])
+def test_what_a_sync_has_failed_for_comes_again_from_its_beginning(server, also_fails):
+    """S14, D02: the next sync of that file succeeds, and what the first one lost is not on the disk."""
+    data, offer = encoded()
+    server.disk.fail("fsync")
+    if also_fails:
+        server.disk.fail("unlink")
+    with pytest.raises(StorageError):
+        server.receive(data, offer)
+    partial = server.wait(server.store.receive(offer))
+    assert partial.offset == 0
+    server.wait(partial.close())
+    assert server.receive(data, offer) == offer
+    server.crash(keep="none")
+    assert server.start() == offer
+
+
 def test_bytes_at_a_wrong_offset_are_refused(server):
     data, offer = encoded()
     partial = server.wait(server.store.receive(offer))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.logger import Logger
@@ -55,6 +56,8 @@ class SnapshotDirectory:
         self.path = path
         self.kept: tuple[Snapshot, ...] = ()
         self.problem = ""
+        self._distrusted: set[str] = set()
+        """What is being received and of which a sync has failed; names."""
 
     def open(self) -> Snapshot | None:
         """
@@ -193,9 +196,12 @@ class SnapshotDirectory:
             )
         name = f"{_prefix(offer.meta)}-{offer.size}-{offer.digest.hex()}.part"
         for other in self._files.list_directory(self.path):
-            if other.endswith(".part") and other != name:
+            if other.endswith(".part") and (other != name or other in self._distrusted):
                 self._files.unlink(self._join(other))
-        partial = PartialSnapshot(self._files, self._syncs, self._join(name), offer, self._let_count)
+        self._distrusted.clear()
+        partial = PartialSnapshot(
+            self._files, self._syncs, self._join(name), offer, self._let_count, lambda: self._distrusted.add(name)
+        )
         try:
             self._need_room("the rest of the snapshot that is offered", offer.size - partial.offset)
         except StorageError:
@@ -218,12 +224,14 @@ class PartialSnapshot:
         path: str,
         offer: Snapshot,
         let_count: Callable[[str, Snapshot], None],
+        distrust: Callable[[], None],
     ) -> None:
         self._files = files
         self._syncs = syncs
         self._path = path
         self._offer = offer
         self._let_count = let_count
+        self._distrust = distrust
         try:
             self._handle: Any = files.open(path)
         except FileNotFoundError:
@@ -243,7 +251,7 @@ class PartialSnapshot:
         self._files.pwrite(self._handle, self.offset, data)
         self.offset += len(data)
         if self.offset - self._synced >= _PARTIAL_SYNC_BYTES:
-            self._syncs.data(self._handle)
+            self._sync(self._syncs.data)
             self._synced = self.offset
 
     def commit(self) -> Snapshot:
@@ -252,7 +260,7 @@ class PartialSnapshot:
 
         @raise ProtocolError: it is not, and is removed.
         """
-        self._syncs.file(self._handle)
+        self._sync(self._syncs.file)
         self.close()
         try:
             found = verify(self._files, self._path)
@@ -264,6 +272,16 @@ class PartialSnapshot:
             raise ProtocolError(f"not the snapshot that was offered, {self._offer}: {problem}")
         self._let_count(self._path, self._offer)
         return self._offer
+
+    def _sync(self, sync: Callable[[Any], None]) -> None:
+        try:
+            sync(self._handle)
+        except StorageError:
+            # The system may have dropped what it could not write: the next sync would succeed, and prove nothing.
+            self._distrust()
+            with suppress(StorageError):
+                self._give_up()
+            raise
 
     def _give_up(self) -> None:
         self.close()

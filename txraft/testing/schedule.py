@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import attrs
 
 from txraft.testing.network import NetworkFaults
-from txraft.testing.profiles import Profile
+from txraft.testing.profile import Profile
 
 NETWORKS = {
     "good": NetworkFaults(),

@@ -15,11 +15,10 @@ from txraft.core.invariants import require
 from txraft.errors import AnswerNotKept, OutcomeUnknown, SessionExpired
 from txraft.node import RaftNode
 from txraft.testing.history import Call
+from txraft.testing.profiles import SESSION_LIMITS
 from txraft.testing.registers import RegisterClients
 
 CLIENTS = 6
-LIMITS = {"max_sessions": 4, "max_session_answers": 3}
-"""Fewer sessions than clients, so that some lose theirs; and no more answers than a client may want."""
 
 
 @attrs.define
@@ -113,7 +112,7 @@ class _Client:
         again = next(iter([*self._unanswered.values(), *self._settled]), None)
         lowest = next(iter(self._unanswered), self._sequence + 1)
         # Beyond it nothing new is taken until the first is answered.
-        is_full = self._sequence + 1 >= lowest + LIMITS["max_session_answers"]
+        is_full = self._sequence + 1 >= lowest + SESSION_LIMITS["max_session_answers"]
         if again is not None and (kind == "again" or is_full):
             return self._propose(node, again)
         self._sequence += 1

@@ -22,7 +22,6 @@ from twisted.internet.defer import Deferred
 
 from txraft.core.invariants import require
 from txraft.node import RaftNode
-from txraft.testing import session_clients
 from txraft.testing.cluster import Cluster
 from txraft.testing.coverage.watch import Coverage
 from txraft.testing.endings import Endings
@@ -150,7 +149,7 @@ class Simulation:
             min_election_timeout=shortest,
             max_election_timeout=longest,
             heartbeat_rate=heartbeat,
-            **LIMITS[options.limits] | session_clients.LIMITS,
+            **{**LIMITS[options.limits], **profile.limits},
         )
         self.coverage = Coverage(self.cluster)
         rng = random.Random(f"schedule {options.seed} {options.profile}")
