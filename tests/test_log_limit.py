@@ -120,7 +120,8 @@ class LeaderTests(SynchronousTestCase):
             self.assertLessEqual(log_bytes(cluster.node(server_id)), LIMIT * LOG_BYTES + UNCOMMITTED_BYTES)
         sentence = (
             f"This leader refuses commands until there is a newer snapshot: {status.log_bytes} bytes of log are behind "
-            "the last one, and a leader's limit, by snapshot_log_limit, is 3000, a follower's twice that."
+            "the last one, and a leader's limit, by snapshot_log_limit, is 3000, a follower's twice that. Every so "
+            "often it asks another server to lead."
         )
         self.assertIn(sentence, leader.status().waiting_for)
         self.assertTrue(cluster.run_until(lambda: leader.status().snapshots.taking.taken == 1, 60))
@@ -139,6 +140,31 @@ class LeaderTests(SynchronousTestCase):
         self.assertTrue(cluster.run_until(lambda: len(answers) == 2))
         self.assertEqual(cluster.node(heir).status().role, "leader")
         self.assertIsInstance(propose(cluster, cluster.node(heir)), Overloaded)
+
+    def test_where_no_snapshot_can_be_taken_it_hands_the_leadership_to_the_voter_that_has_most(self) -> None:
+        """S10: the others have room, and would go on without it. One that is dead, or behind, is not asked."""
+        cluster = cluster_of(5)
+        cluster.start()
+        leader = cluster.elect()
+        away, behind, *others = (server_id for server_id in cluster.ids if server_id != leader.settings.server_id)
+        slow_snapshots(cluster, leader.settings.server_id)
+        cluster.crash(away)
+        write_until_refused(cluster, leader)
+        cluster.servers[behind].disk_seconds = lambda: 1e6
+        self.assertTrue(cluster.run_until(lambda: leader.status().role != "leader", 10))
+        heir = cluster.elect()
+        self.assertIn(heir.settings.server_id, others)
+        self.assertTrue(is_accepted(cluster, heir))
+
+    def test_one_that_is_alone_goes_on_refusing(self) -> None:
+        cluster = cluster_of(1)
+        cluster.start()
+        leader = cluster.elect()
+        slow_snapshots(cluster, "s1")
+        write_until_refused(cluster, leader)
+        cluster.run(30)
+        self.assertIsInstance(propose(cluster, leader), Overloaded)
+        self.assertNotIn("another server", " ".join(leader.status().waiting_for))
 
     def test_it_tries_again_although_nothing_is_written_any_more(self) -> None:
         """S10: after a snapshot that failed, and soon, as nobody can write before there is one."""

@@ -232,6 +232,17 @@ def test_what_a_sync_has_failed_for_comes_again_from_its_beginning(server, also_
     assert server.start() == offer
 
 
+def test_what_could_not_be_removed_goes_before_the_next_one(server):
+    """S14."""
+    for call in ("pwrite", "unlink"):
+        server.disk.fail(call)
+    with pytest.raises(StorageError):
+        server.take(meta(3))
+    assert [name[-4:] for name in server.disk.file_names()] == [".tmp"]
+    newest = server.take(meta(9))
+    assert server.disk.file_names() == [server.store._directory.path_of(newest.meta)]
+
+
 def test_bytes_at_a_wrong_offset_are_refused(server):
     data, offer = encoded()
     partial = server.wait(server.store.receive(offer))

@@ -8,6 +8,7 @@ catching up and a hand-over, may be lost with the leadership: the next leader be
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from txraft.core import change as changes
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 10
 """A new server that gets nowhere for this many election timeouts is given up."""
+
+NO_ROOM = 10
+"""Each time that a leader has refused commands for this many election timeouts, it asks another to lead."""
 
 FAREWELL = 4
 """For this many election timeouts those who are no members any more are told so."""
@@ -76,6 +80,7 @@ class Reconfiguration:
     """
     :ivar failure: why the last change that this leader gave up was given up; it waited for `given_up` then.
     :ivar catching_up: by server id.
+    :ivar has_room: whether commands are taken; the owner says so.
     :ivar departing: ticks for which each server that is no member any more is still told of it.
     """
 
@@ -85,7 +90,9 @@ class Reconfiguration:
         self.catching_up: dict[str, CatchUp] = {}
         self.departing: dict[str, int] = {}
         self.hand_over_to: str | None = None
+        self.has_room = True
         self._raft = raft
+        self._full_ticks = 0
         self._hand_over_ticks = 0
         self._is_told = False
 
@@ -180,6 +187,10 @@ class Reconfiguration:
             if self.departing[server_id] <= 0:
                 del self.departing[server_id], progress[server_id]
         self._tick_hand_over()
+        self._full_ticks = 0 if self.has_room else self._full_ticks + 1
+        if self._full_ticks >= NO_ROOM * self._raft.settings.max_election_ticks:
+            self._full_ticks = 0
+            self._yield(progress)
 
     def advance(self, leader: Leader) -> None:
         """Take the next step of a change, if the one before it is committed."""
@@ -247,10 +258,22 @@ class Reconfiguration:
             self._is_told = True
             raft.send(server_id, TimeoutNow(raft.term))
 
+    def _yield(self, progress: dict[str, Progress]) -> None:
+        """What keeps this server from having room may keep no other."""
+        election_ticks = self._raft.settings.max_election_ticks
+        heir = self._heir({each: it for each, it in progress.items() if it.silent_ticks < election_ticks})
+        if heir is not None:
+            with suppress(ChangeRefused):
+                self.hand_over(heir)
+
     def _resign(self, leader: Leader) -> None:
-        """The change that removed this server is committed: the voter that has most goes on at once."""
-        raft = self._raft
-        voters = [server_id for server_id in raft.membership.voters if server_id in leader.progress]
-        heir = max(voters, key=lambda server_id: leader.progress[server_id].match_index)
-        raft.send(heir, TimeoutNow(raft.term))
+        """The change that removed this server is committed: another goes on at once."""
+        heir = self._heir(leader.progress)
+        assert heir is not None, self._raft.membership
+        self._raft.send(heir, TimeoutNow(self._raft.term))
         leader.step_down()
+
+    def _heir(self, progress: dict[str, Progress]) -> str | None:
+        """Of the other voters the one that has most."""
+        voters = [server_id for server_id in self._raft.membership.voters if server_id in progress]
+        return max(voters, key=lambda server_id: progress[server_id].match_index, default=None)

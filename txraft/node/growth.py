@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
+from txraft.core.leader import Leader
 from txraft.core.log import Log
 from txraft.core.raft import Raft
 
@@ -34,11 +35,12 @@ class LogLimit:
     """
     Keeps the log from growing without end while a snapshot takes long, or cannot be taken.
 
-    `is_reached`: a leader takes no more commands. A follower cannot refuse entries; at twice the limit it keeps what
-    comes in memory, unacknowledged, so that the leader's window for it closes, as with a disk that does not answer.
-    Each time it is elected it writes that. Only entries count that are committed, and on this disk: those can be in
-    the next snapshot, whatever else may happen. What is not committed has a bound of its own, and so has what a
-    follower has not written: the window, and a message of each leader that there is meanwhile.
+    `is_reached`: a leader takes no more commands, and asks another to lead if that lasts. A follower cannot refuse
+    entries; at twice the limit it keeps what comes in memory, unacknowledged, so that the leader's window for it
+    closes, as with a disk that does not answer. Each time it is elected it writes that. Only entries count that are
+    committed, and on this disk: those can be in the next snapshot, whatever else may happen. What is not committed has
+    a bound of its own, and so has what a follower has not written: the window, and a message of each leader that there
+    is meanwhile.
     """
 
     _log = Logger()
@@ -57,6 +59,8 @@ class LogLimit:
         if self.is_reached != (self.bytes >= limit_bytes):
             self.is_reached = not self.is_reached
             self._say(self.is_reached, limit_bytes, "refuses commands when it leads", "it takes commands")
+        if isinstance(raft.role, Leader):
+            raft.role.reconfiguration.has_room = not self.is_reached
         followers_bytes = limit_bytes * _FOLLOWERS_SHARE
         is_held = self.bytes >= followers_bytes
         if raft.holds_entries != is_held:

@@ -74,6 +74,7 @@ def _full_log(raft: Raft, snapshots: SnapshotsStatus) -> list[str]:
         f"{'This leader refuses commands' if is_refusing else 'This server takes no more entries'} until there is a "
         f"newer snapshot: {snapshots.log_bytes} bytes of log are behind the last one, and a leader's limit, by "
         f"snapshot_log_limit, is {snapshots.log_limit_bytes}, a follower's twice that."
+        + (" Every so often it asks another server to lead." if is_refusing and len(raft.membership.voters) > 1 else "")
     ]
 
 

@@ -122,12 +122,14 @@ class SnapshotDirectory:
 
     def create(self, meta: SnapshotMeta) -> SnapshotFileWriter:
         """
-        Begin to write one; what a failure left behind goes.
+        Begin to write one; what failures have left behind goes, also what could not be removed then.
 
         @raise StorageError: also if there is no room for one that is a quarter larger than the newest.
         """
         path = self.temporary_path(meta)
-        unlink_if_there(self._files, self._syncs, path)
+        for name in self._files.list_directory(self.path):
+            if name.endswith(".tmp"):
+                self._files.unlink(self._join(name))
         if self.kept:
             self._need_room("the snapshot", self.kept[0].size * 5 // 4)
         return SnapshotFileWriter(self._files, self._syncs, path, meta, self._leave_room)

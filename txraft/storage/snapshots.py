@@ -149,7 +149,7 @@ class SnapshotWriter:
                 self._file.close()
             self._directory.discard(self._meta)
         except StorageError:
-            # It takes room until the next start, and cannot be taken for a snapshot.
+            # It takes room until the next one is begun, and cannot be taken for a snapshot.
             return
 
 

@@ -15,7 +15,7 @@ DEATHS = 0.15
 """The share of children that die before they have done anything, or hang until they are killed."""
 
 HANG_S = 0.5
-"""So long it may take until that is noticed."""
+"""So long it may take until that is noticed. A disk that is as slow as that hangs a child, too."""
 
 
 @implementer(IForker)
@@ -35,6 +35,8 @@ class FakeForker:
         done: Deferred[None] = Deferred(lambda _: told.cancel())
         failure = self._failure_of(job)
         seconds = server.seconds_for_snapshot()
+        if seconds > HANG_S:
+            failure, seconds = failure or ChildFailed("it was silent and was killed"), 0.0
         if failure is None:
             told = server.clock.callLater(seconds, done.callback, None)
         else:

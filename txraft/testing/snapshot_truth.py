@@ -139,7 +139,9 @@ class TrueSnapshots:
     # -- ISnapshotStore
 
     def begin(self, meta: SnapshotMeta) -> ISnapshotWriter:
-        self._require(not self._names(".tmp"), "what failed before was not removed", self._names(".tmp"))
+        is_removed = not any(self._disk.failed[call] for call in ("unlink", "readdir"))
+        left = self._names(".tmp") if is_removed else []
+        self._require(not left, "what failed before was not removed", left)
         writer: ISnapshotWriter = self._store.begin(meta)
         return writer
 
