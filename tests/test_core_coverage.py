@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LEAST_PERCENT = 95
 SEEDS = {
     "crashes": 2,
+    "full-logs": 2,
     "laggards": 28,
     "late": 3,
     "members": 20,

@@ -306,6 +306,19 @@ class SnapshotTests(SynchronousTestCase):
         other.restore([whole[start : start + 77_777] for start in range(0, len(whole), 77_777)])
         self.assertEqual(other._state, machine._state)
 
+    def test_the_end_of_a_prepared_restore_copies_nothing(self) -> None:
+        """S12: however large it is. What a step before it does, has a bound: a chunk."""
+        machine = machine_of(**{str(number): "x" * 1000 for number in range(2000)})
+        chunks, other = machine.snapshot(), KeyValueMachine()
+        self.assertLess(max(map(len, chunks)), SNAPSHOT_CHUNK_BYTES + 2000)
+        restoring = other.restoring()
+        for chunk in chunks:
+            restoring.add(chunk)
+        made = restoring._state
+        restoring.finish()
+        self.assertIs(other._state, made)
+        self.assertEqual(made, machine._state)
+
     def test_a_damaged_snapshot_is_refused_and_changes_nothing(self) -> None:
         whole = b"".join(machine_of(a="1", b="2").snapshot())
         machine = machine_of(old="1")

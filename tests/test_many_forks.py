@@ -153,29 +153,6 @@ class ManyForks(TestCase):
         self.assertEqual(b"".join(restored.sessions.image()), expected)
         self.assertEqual(restored.machine.snapshot(), self.machine.snapshot())
 
-    async def test_a_million_keys_keep_the_reactor_for_a_few_ms(self) -> None:
-        """S12: to fork, and to be restored. Of its CPU: the clock would tell of other processes, too."""
-        for start in range(0, 1_000_000, 1000):
-            numbers = range(start, start + 1000)
-            self.machine.apply(start + 1, [pack_set(b"key-%08d" % number, b"%080d" % number) for number in numbers], 0)
-        before = time.thread_time()
-        done = self.taker(silence_s=60).take()
-        fork_s = time.thread_time() - before
-        reader = await self.busy.snapshots.open(await done)
-        machine, longest_s = KeyValueMachine(), 0.0
-        restoring = machine.restoring()
-        while (chunk := await reader.next_chunk()) is not None:
-            before = time.thread_time()
-            restoring.add(chunk)
-            longest_s = max(longest_s, time.thread_time() - before)
-        before = time.thread_time()
-        restoring.finish()
-        await reader.close()
-        self.assertEqual(len(machine), len(self.machine))
-        self.assertLess(fork_s, 0.030)
-        # The growth of a dict, which any write may cause, is the longest. Half of an election timeout of 150 ms.
-        self.assertLess(max(longest_s, time.thread_time() - before), 0.075)
-
     async def test_a_child_that_hangs_is_killed_and_the_snapshot_is_taken_all_the_same(self) -> None:
         parent, image = os.getpid(), self.machine.image
 
