@@ -168,7 +168,9 @@ def pre_vote(raft: Raft) -> PreVote:
 
 def strangers_said_to_lead(raft: Raft) -> tuple[str, ...]:
     """Who leads, as those say that refused a vote, and is no member as far as `raft` knows; while it has no leader."""
-    roles = (raft.role, raft.last_election) if raft.leader_id is None else ()
+    if raft.leader_id is not None:
+        return ()
+    roles = (raft.role, raft.last_election)
     refusals = [refusal for role in roles if role is not None for refusal in role.refusals.values()]
     leaders = {refusal.server_id for refusal in refusals if refusal.reason is RefusalReason.LEADER}
     return tuple(sorted(leaders - {"", raft.server_id, *raft.membership.members}))

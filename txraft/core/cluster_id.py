@@ -10,24 +10,31 @@ which knows the name only, is told from a member.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _EPOCH = re.compile(r"(.*)\.(\d+)\.[0-9a-f]{8}", re.DOTALL)
 
 
+@lru_cache(maxsize=64)
+def _parsed(cluster_id: str) -> re.Match[str] | None:
+    """Remembered, as every turn of a server asks."""
+    return _EPOCH.fullmatch(cluster_id)
+
+
 def name_of(cluster_id: str) -> str:
     """The name, which is all that raft.conf says."""
-    found = _EPOCH.fullmatch(cluster_id)
+    found = _parsed(cluster_id)
     return found[1] if found else cluster_id
 
 
 def has_epoch(cluster_id: str) -> bool:
     """Whether it says more than the name."""
-    return _EPOCH.fullmatch(cluster_id) is not None
+    return _parsed(cluster_id) is not None
 
 
 def recoveries(cluster_id: str) -> int:
     """How often the cluster was recovered before this epoch; 0 if no epoch is named."""
-    found = _EPOCH.fullmatch(cluster_id)
+    found = _parsed(cluster_id)
     return int(found[2]) if found else 0
 
 

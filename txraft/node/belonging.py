@@ -21,6 +21,8 @@ def learned(identity: Identity, raft: Raft, transport: ITransport) -> str:
     if not known:
         leader = transport.identities().get(raft.leader_id or "")
         return leader.cluster_id if leader else ""
+    if found == known and ids.has_epoch(known):
+        return known
     if ids.recoveries(found) > ids.recoveries(known):
         return found
     committed = raft.memberships.at(raft.commit_index).cluster_id
